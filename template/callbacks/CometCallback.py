@@ -1,0 +1,107 @@
+"""Metrics to Comet: online with a key, else into an archive in the run's folder that can be uploaded later."""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dotenv import load_dotenv
+from poutyne import Logger
+
+from config import Config
+from Project import Run
+from runs import describe
+from utils import UserError
+
+logger = logging.getLogger(__name__)
+
+
+class CometCallback(Logger):
+    """One Comet experiment for one run; a resumed run goes on with it."""
+
+    def __init__(self, run: Run, config: Config, env_file: Path) -> None:
+        """Starts the experiment.
+
+        The key comes from the environment, Comet's own configuration or the project's `.env`.
+
+        Args:
+            run: the archive and the experiment's key are kept in its folder `comet/`.
+            config: its options are logged.
+            env_file: may hold COMET_API_KEY, COMET_WORKSPACE, COMET_PROJECT_NAME.
+
+        Raises:
+            UserError: comet_ml is not installed.
+        """
+        super().__init__()
+        load_dotenv(env_file)
+        os.environ.setdefault("COMET_DISABLE_AUTO_LOGGING", "1")  # we say what is logged; must be set before the import
+        try:
+            import comet_ml
+        except ImportError as error:
+            raise UserError("comet_ml is not installed; pip install comet_ml, or use --trackers none") from error
+
+        logging.getLogger("comet_ml").setLevel(logging.ERROR)  # what matters is said below
+        self.folder = run / "comet"
+        self.folder.mkdir(exist_ok=True)
+        key_file = self.folder / "experiment_key.txt"
+        known = key_file.read_text(encoding="utf-8").strip() if key_file.is_file() else None
+        settings = {
+            "experiment_key": known,
+            "mode": "get_or_create" if known else "create",
+            "experiment_config": comet_ml.ExperimentConfig(
+                name=run.folder.name,
+                offline_directory=str(self.folder),
+                log_code=False,
+                log_graph=False,
+                log_git_patch=False,
+                parse_args=False,
+                auto_output_logging=False,
+                display_summary_level=0,
+            ),
+        }
+        project = {"project_name": os.environ.get("COMET_PROJECT_NAME", "image-classification")}
+        self.experiment = None
+        if comet_ml.config.get_api_key(None, comet_ml.get_config()):
+            try:
+                self.experiment = comet_ml.start(online=True, **project, **settings)
+            except Exception as error:
+                logger.warning("Comet does not answer (%s)", type(error).__name__)
+        if self.experiment is None or not self.experiment.alive:
+            self.experiment = comet_ml.start(online=False, **project, **settings)
+        key_file.write_text(self.experiment.get_key() + "\n", encoding="utf-8")
+        self.online = not isinstance(self.experiment, comet_ml.OfflineExperiment)
+        options = describe(config)
+        self.experiment.log_parameters({**options.pop("options"), **options})
+        logger.info("Comet: %s", self.experiment.url if self.online else "offline, no key or no answer")
+
+    def _on_epoch_end_write(self, epoch_number: int, logs: dict) -> None:
+        """The epoch's metrics and learning rate, under its number."""
+        metrics = {name: value for name, value in logs.items() if name != "epoch"}
+        metrics |= self._get_current_learning_rates()
+        self.experiment.log_metrics(metrics, epoch=epoch_number, step=epoch_number)
+
+    def log_results(self, metrics: dict[str, Any], confusion: np.ndarray, classes: Sequence[str], best: Path) -> None:
+        """What stands at the end.
+
+        Args:
+            metrics: the final figures.
+            confusion: (n_classes, n_classes) of int, true classes down, predicted across.
+            classes: their names.
+            best: the file with the best weights.
+        """
+        self.experiment.log_metrics({f"final_{name}": value for name, value in metrics.items()})
+        self.experiment.log_confusion_matrix(matrix=confusion.tolist(), labels=list(classes))
+        self.experiment.log_model("best", str(best))
+
+    def end(self) -> None:
+        """Closes the experiment: without it an archive is useless. Calling it again does nothing."""
+        if self.experiment is None:
+            return
+        experiment, self.experiment = self.experiment, None
+        experiment.end()
+        if not self.online:
+            archives = sorted(self.folder.glob("*.zip"), key=lambda path: path.stat().st_mtime)
+            if archives:
+                logger.info("Comet: to upload this run, type: comet upload %s", archives[-1])

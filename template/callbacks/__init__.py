@@ -1,0 +1,85 @@
+"""What happens at the end of each epoch: the log, the learning rate, the best weights, the end, the trackers.
+
+A new tracker is a function and a line in `TRACKERS`: it takes the run, the config and the project's `.env`, and returns
+a Poutyne callback with two methods more, `log_results(...)` and `end()`.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from poutyne import Callback, CSVLogger, EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
+
+from callbacks.CometCallback import CometCallback
+from callbacks.Guarded import Guarded
+from callbacks.Progress import Progress
+from callbacks.SaveState import SaveState, load_state
+from config import Config
+from Project import Run
+from utils import lookup
+
+# What "better" means, once for all: the rate is cut, the best weights kept and the training stopped by this figure.
+MONITOR, MODE = "val_acc", "max"
+
+TRACKERS: dict[str, Callable[[Run, Config, Path], Any]] = {
+    "comet": CometCallback,
+}
+
+
+@contextmanager
+def get_trackers(config: Config, run: Run, env_file: Path) -> Iterator[list[Guarded]]:
+    """Starts the trackers that were chosen, and ends them however the run ends.
+
+    Args:
+        config: its `trackers` are names.
+        run: where they may leave what they keep.
+        env_file: the project's file with keys.
+
+    Raises:
+        UserError: a tracker is not installed.
+    """
+    trackers: list[Guarded] = []
+    try:
+        for name in config.trackers:
+            if name in TRACKERS:
+                trackers.append(Guarded(name, lambda start=TRACKERS[name]: start(run, config, env_file)))
+        yield trackers
+    finally:
+        for tracker in trackers:
+            tracker.end()
+
+
+def check_trackers(names: tuple[str, ...]) -> None:
+    """Refuses unknown names. `none` and `csv` stand for no tracker: log.csv is written in any case.
+
+    Raises:
+        UserError: offers the closest name.
+    """
+    for name in names:
+        lookup(name, {**TRACKERS, "none": None, "csv": None}, "tracker")
+
+
+def escape(path: Path) -> str:
+    """The path for Poutyne's checkpoints, which fill in what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def get_callbacks(config: Config, run: Run, trackers: list[Guarded], state: dict[str, Any] | None) -> list[Callback]:
+    """All callbacks of a training, in the order in which they act.
+
+    Args:
+        config: patience, epochs.
+        run: where log and weights go.
+        trackers: from `get_trackers`.
+        state: what `last.pt` held, to go on from there; None at a new start.
+    """
+    patience = config.patience or max(1, config.epochs // 3)
+    best = ModelCheckpoint(escape(run.best), monitor=MONITOR, mode=MODE, save_best_only=True)
+    plateau = ReduceLROnPlateau(monitor=MONITOR, mode=MODE, factor=0.1, patience=patience // 2)
+    stop = EarlyStopping(monitor=MONITOR, mode=MODE, patience=patience)
+    log = CSVLogger(str(run.log), append=state is not None)
+    return [log, plateau, best, stop, *trackers, Progress(), SaveState(run, plateau, best, stop, state)]
+
+
+__all__ = ["MODE", "MONITOR", "TRACKERS", "check_trackers", "get_callbacks", "get_trackers", "load_state"]

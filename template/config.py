@@ -1,0 +1,82 @@
+"""The options: the only list of them. Each field's docstring is its help."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils import UserError
+
+
+@dataclass(frozen=True)
+class Config:
+    """Trains an image classifier and leaves all that it learned in checkpoint/<run-name>/."""
+
+    dataset: str | None = None
+    """imagefolder, demo or one of your own in data/. Default: imagefolder, or demo where dataset/ holds no image."""
+    data_dir: Path | None = None
+    """Folder with the pictures. Default: dataset/."""
+    split_seed: int = 0
+    """Decides which half of val/ becomes the test set where there is no test/."""
+    image_size: int | None = None
+    """Side of the square that the network sees, in pixels. Default: what suits the data set."""
+
+    model: str = "resnet18"
+    """resnet18, my_cnn or one of your own in models/."""
+    weights: str | None = None
+    """imagenet, none or a file. With weights the backbone is frozen and only the head trains; with none, everything
+    trains. Default: imagenet for networks that have such weights, else none."""
+
+    epochs: int = 20
+    """How many times the training set is gone through, at most."""
+    batch_size: int = 32
+    """Images in a batch."""
+    lr: float = 1e-3
+    """Learning rate at the start."""
+    loss: str = "cross_entropy"
+    """cross_entropy or one of your own in losses/."""
+    metrics: tuple[str, ...] = ("f1",)
+    """Figures in the log beside loss and accuracy: f1 or your own in metrics/."""
+    patience: int | None = None
+    """Epochs without improvement before training stops; after half of them the rate is cut. Default: epochs / 3."""
+
+    seed: int = 0
+    """Drives the initial weights, the order of the images and their augmentation."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps, xpu."""
+    num_workers: int | None = None
+    """Processes that read images. Default: one for each core, 8 at most."""
+
+    run_name: str | None = None
+    """Name of the run's folder in checkpoint/. Default: date, time and model."""
+    trackers: tuple[str, ...] = ("comet",)
+    """comet, or none. log.csv is written in any case."""
+    resume: Path | None = None
+    """A run's folder: goes on from its last complete epoch, with its options."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work, before anything is imported or written."""
+        for name in ("epochs", "batch_size", "image_size", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{dashes(name)} {value}: at least 1 is needed")
+        for name in ("seed", "split_seed", "num_workers"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise UserError(f"--{dashes(name)} {value}: 0 or more is needed")
+        if not 0 < self.lr < float("inf"):
+            raise UserError(f"--lr {self.lr}: a learning rate above 0 is needed")
+        if self.run_name is not None and (self.run_name in ("", ".", "..") or set(self.run_name) & set("/\\\0")):
+            raise UserError(f"--run-name {self.run_name!r}: give a plain folder name")
+
+
+def parse(options: type, argv: Sequence[str] | None = None, **settings: Any) -> Any:
+    """Reads a command line into a dataclass of options, with `tyro`."""
+    import tyro
+
+    return tyro.cli(options, args=argv, config=(tyro.conf.AvoidSubcommands,), **settings)
+
+
+def dashes(name: str) -> str:
+    """The option's name as it is typed."""
+    return name.replace("_", "-")

@@ -1,0 +1,90 @@
+"""Pictures: where they come from, how they are read, split, augmented and put into batches.
+
+A new data set is a function and a line in `DATASETS`: it takes the folder and the split seed, and returns a `Data`.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from data.demo import demo
+from data.imagefolder import imagefolder, read_folders
+from data.images import check_images
+from data.loaders import DataLoaders, make_loaders
+from data.MyDataset import my_dataset
+from data.splits import Data, restore_split
+from data.transformation import Transform, get_transforms, train_transform, val_transform
+from utils import lookup
+
+DATASETS: dict[str, Callable[[Path, int], Data]] = {
+    "imagefolder": imagefolder,
+    "demo": demo,
+    "my_dataset": my_dataset,
+}
+
+
+def get_data(name: str, data_dir: Path, split_seed: int = 0, split: dict[str, list[str]] | None = None) -> Data:
+    """Reads a data set by name.
+
+    Args:
+        name: a key of `DATASETS`.
+        data_dir: its folder.
+        split_seed: decides how it is split where it comes without a split of its own.
+        split: the files of each part as an earlier run had them (its `split.json`), instead of a new split.
+
+    Raises:
+        UserError: no such name, or the folder does not hold what it should.
+    """
+    data = lookup(name, DATASETS, "data set")(data_dir, split_seed)
+    return restore_split(data, split) if split else data
+
+
+def get_dataloaders(
+    train_dir: str | Path,
+    val_dir: str | Path,
+    train_transform: Transform = train_transform,
+    val_transform: Transform = val_transform,
+    split: Sequence[float] = (0.5, 0.5),
+    batch_size: int = 32,
+    *,
+    test_dir: str | Path | None = None,
+    seed: int = 0,
+    split_seed: int = 0,
+    num_workers: int | None = None,
+    **options: Any,
+) -> DataLoaders:
+    """Loaders for folders of classes, in one call.
+
+    Args:
+        train_dir, val_dir, test_dir: each holds one folder for each class. Without `test_dir`, `val_dir` is split.
+        train_transform, val_transform: PIL image → tensor.
+        split: shares of validation and test in `val_dir`, stratified.
+        batch_size: images in a batch.
+        seed: drives order and augmentation.
+        split_seed: drives the split.
+        num_workers: processes that read pictures; by default one for each core, 8 at most.
+        options: anything else that torch's DataLoader takes.
+
+    Returns:
+        What unpacks as `train_dl, val_dl, test_dl` and has `classes`.
+
+    Raises:
+        UserError: a folder, a class or its images are missing.
+    """
+    data = read_folders(train_dir, val_dir, test_dir, split=split, split_seed=split_seed)
+    loader_options = {"batch_size": batch_size, "seed": seed, "num_workers": num_workers, **options}
+    return make_loaders(data, train_transform, val_transform, **loader_options)
+
+
+__all__ = [
+    "DATASETS",
+    "Data",
+    "DataLoaders",
+    "check_images",
+    "get_data",
+    "get_dataloaders",
+    "get_transforms",
+    "make_loaders",
+    "train_transform",
+    "val_transform",
+]

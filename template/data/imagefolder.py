@@ -1,0 +1,154 @@
+"""Photographs in folders: `<data_dir>/train/<class>/*` and `<data_dir>/val/<class>/*`, `test/` if there is one."""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from torchvision.datasets import ImageFolder
+
+from data.images import is_image, read_image
+from data.splits import Data, stratified_split
+from utils import UserError
+
+logger = logging.getLogger(__name__)
+
+LAYOUT = "expected are train/<class>/*.jpg and val/<class>/*.jpg in it"
+
+
+class PhotoFolder(ImageFolder):
+    """torchvision's ImageFolder, which reads every kind of picture right and ignores what is hidden.
+
+    Attributes:
+        files: for each item its path relative to the data folder, such as "train/daisy/1.jpg".
+    """
+
+    def __init__(self, root: str | Path, transform=None) -> None:
+        super().__init__(str(root), transform, loader=read_image, is_valid_file=is_image, allow_empty=True)
+        top = Path(root).parent
+        self.files = [Path(path).relative_to(top).as_posix() for path, _ in self.samples]
+
+    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+        """Names of the class folders, sorted, and their labels."""
+        classes = sorted(e.name for e in os.scandir(directory) if e.is_dir() and not e.name.startswith((".", "__")))
+        return classes, {name: label for label, name in enumerate(classes)}
+
+
+def imagefolder(data_dir: Path, split_seed: int = 0, image_size: int = 224) -> Data:
+    """Reads `train/`, `val/` and, if it is there, `test/` below `data_dir`; without a `test/`, val is cut in two.
+
+    Args:
+        data_dir: the folder with the pictures.
+        split_seed: decides which half of `val/` becomes the test set.
+        image_size: passed on.
+
+    Raises:
+        UserError: a folder, a class or its images are missing; says which.
+    """
+    data_dir = Path(data_dir)
+    if not data_dir.is_dir():
+        raise UserError(f"there is no folder {data_dir}; {LAYOUT}")
+    if not any(is_image(file) for _, _, names in os.walk(data_dir, followlinks=True) for file in names):
+        raise UserError(f"there is no image in {data_dir}; {LAYOUT}")
+    test_dir = data_dir / "test"
+    return read_folders(
+        data_dir / "train",
+        data_dir / "val",
+        test_dir if test_dir.is_dir() else None,
+        split_seed=split_seed,
+        image_size=image_size,
+    )
+
+
+def read_folders(
+    train_dir: str | Path,
+    val_dir: str | Path,
+    test_dir: str | Path | None = None,
+    *,
+    split: Sequence[float] = (0.5, 0.5),
+    split_seed: int = 0,
+    image_size: int = 224,
+) -> Data:
+    """Reads one folder of classes for each part.
+
+    Args:
+        train_dir, val_dir, test_dir: each holds one folder a class. Without `test_dir`, `val_dir` is split.
+        split: shares of val and test in `val_dir`.
+        split_seed: the same seed gives the same split.
+        image_size: side in pixels that suits the pictures.
+
+    Raises:
+        UserError: a folder, a class or its images are missing; says which.
+    """
+    folders = {}
+    for path in filter(None, (train_dir, val_dir, test_dir)):
+        if not Path(path).is_dir():
+            raise UserError(f"there is no folder {path}; {LAYOUT}".replace("in it", f"in {Path(path).parent}"))
+        folders[path] = check_folder(PhotoFolder(path))
+    train, *others = folders.values()
+    if len(train.classes) < 2:
+        raise UserError(f"{train_dir} holds one class only, {train.classes[0]!r}; at least two are needed")
+    for other in others:
+        if odd := set(train.classes) ^ set(other.classes):
+            name = sorted(odd)[0]
+            here, there = (train, other) if name in train.classes else (other, train)
+            raise UserError(f"the class {name!r} is in {here.root} but not in {there.root}; both need the same classes")
+    val, test = others if test_dir else stratified_split(others[0], split, split_seed)
+    return Data(train, val, test, train.classes, image_size)
+
+
+def read_labelled(folder: str | Path, classes: Sequence[str]) -> Data:
+    """Reads one folder of pictures in class folders, to score a finished network on.
+
+    Args:
+        folder: holds a folder for each of some of the classes.
+        classes: of the network, by label.
+
+    Returns:
+        All of the pictures, as each of the three parts.
+
+    Raises:
+        UserError: there is no folder, no picture, or a folder that is none of the classes.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}")
+    pictures = PhotoFolder(folder)
+    if strangers := [name for name in pictures.classes if name not in classes]:
+        raise UserError(
+            f"{folder} holds neither the images of this run nor folders of its classes: {strangers[0]!r} is none of "
+            f"{', '.join(classes)}"
+        )
+    if not pictures.samples:
+        raise UserError(f"there is no image in {folder}; expected are folders named {', '.join(classes)}")
+    labels = [classes.index(name) for name in pictures.classes]
+    pictures.samples = [(path, labels[label]) for path, label in pictures.samples]
+    pictures.targets = [label for _, label in pictures.samples]
+    return Data(pictures, pictures, pictures, list(classes))
+
+
+def check_folder(folder: PhotoFolder) -> PhotoFolder:
+    """Returns the folder if it has classes and each has an image; mentions what was passed over.
+
+    Raises:
+        UserError: no class, or a class without an image.
+    """
+    if not folder.classes:
+        raise UserError(f"there is no class in {folder.root}; expected is one folder for each class in it")
+    if empty := set(range(len(folder.classes))) - set(folder.targets):
+        raise UserError(f"there is no image in {folder.root}/{folder.classes[min(empty)]}; add some or remove it")
+    strangers = [
+        name
+        for _, _, names in os.walk(folder.root, followlinks=True)
+        for name in names
+        if not is_image(name) and not name.startswith(".") and name not in ("Thumbs.db", "desktop.ini")
+    ]
+    if strangers:
+        logger.warning("passed over in %s, being no images: %s", folder.root, shorten(strangers))
+    return folder
+
+
+def shorten(names: Sequence[str], at_most: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - at_most
+    return ", ".join(names[:at_most]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,115 @@
+"""From data sets to batches: every view of a picture is different, and the same again for the same seed."""
+
+import os
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from data.splits import Data
+from data.transformation import Transform
+from utils import seeded
+
+
+@dataclass(frozen=True)
+class DataLoaders:
+    """Three loaders that unpack as `train_dl, val_dl, test_dl`.
+
+    Batches are (images, labels): uint8 (N, 3, H, W) from 0 to 255, int64 (N,).
+    """
+
+    train: DataLoader
+    val: DataLoader
+    test: DataLoader
+    classes: list[str]
+
+    def __iter__(self) -> Iterator[DataLoader]:
+        """Train, validation, test."""
+        return iter((self.train, self.val, self.test))
+
+
+class View(Dataset):
+    """A data set seen through a transform. The key is an index, or an index with the seed of the view."""
+
+    def __init__(self, dataset: Dataset, transform: Transform, classes: list[str]) -> None:
+        self.dataset, self.transform, self.classes = dataset, transform, classes
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.dataset)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[torch.Tensor, int]:
+        """The transformed picture and its label; with a seed, its transform draws from that seed alone."""
+        index, seed = key if isinstance(key, tuple) else (key, None)
+        with nullcontext() if seed is None else seeded(seed):
+            image, label = self.dataset[index]
+            return self.transform(image), label
+
+
+class EpochSampler(Sampler):
+    """Each iteration is a new epoch: a new order, and for each picture the seed of a new view.
+
+    Order and seeds are drawn in the main process and travel with the index, so neither the number of workers nor
+    whether they are kept between epochs makes a difference.
+
+    Attributes:
+        epoch: number of the next iteration, from 1; set it to go on from there.
+    """
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n, self.seed, self.epoch = n, seed, 1
+
+    def __len__(self) -> int:
+        """Pictures in an epoch."""
+        return self.n
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Pairs of (index, seed of the view)."""
+        rng = np.random.default_rng([self.seed, self.epoch])
+        self.epoch += 1
+        return zip(rng.permutation(self.n).tolist(), rng.integers(2**63, size=self.n).tolist(), strict=True)
+
+
+def make_loaders(
+    data: Data,
+    train_transform: Transform,
+    val_transform: Transform,
+    *,
+    batch_size: int = 32,
+    seed: int = 0,
+    num_workers: int | None = None,
+    **options: Any,
+) -> DataLoaders:
+    """Loaders over the three parts of a data set.
+
+    Args:
+        data: pictures and labels.
+        train_transform: for the training set, which comes in a new order and with new views each epoch.
+        val_transform: for the other two, which come as they are.
+        batch_size: images in a batch; the last one of an epoch may hold fewer.
+        seed: drives order and views.
+        num_workers: processes that read pictures; by default one for each core, 8 at most, 0 reads in this process.
+        options: anything else that torch's DataLoader takes.
+    """
+    if num_workers is None:
+        num_workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    options = {
+        "batch_size": batch_size,
+        "num_workers": num_workers,
+        "persistent_workers": num_workers > 0,
+        "pin_memory": torch.cuda.is_available(),
+        "generator": torch.Generator().manual_seed(seed),  # leaves torch's own alone, which resume has to restore
+        **options,
+    }
+    return DataLoaders(
+        DataLoader(
+            View(data.train, train_transform, data.classes), sampler=EpochSampler(len(data.train), seed), **options
+        ),
+        DataLoader(View(data.val, val_transform, data.classes), **options),
+        DataLoader(View(data.test, val_transform, data.classes), **options),
+        data.classes,
+    )

@@ -1,0 +1,63 @@
+"""imgaug inside a torchvision pipeline."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import imgaug.augmenters as iaa
+import imgaug.random
+import numpy as np
+import torch
+from PIL import Image
+
+
+class ImgAugTransform:
+    """Makes an imgaug augmenter a step of a torchvision pipeline.
+
+    imgaug keeps random states of its own. Every worker of a DataLoader gets a copy of them, so that workers repeat one
+    another and every epoch repeats the first. Here all randomness comes from torch's generator instead, as with
+    torchvision's own transforms: it differs from worker to worker, goes on from epoch to epoch and follows the seed.
+
+    Example:
+        >>> transform = ImgAugTransform(iaa.Sequential([iaa.Fliplr(0.5), iaa.Affine(rotate=(-30, 30))]))
+        >>> augmented = transform(image)
+    """
+
+    def __init__(self, augmenter: iaa.Augmenter) -> None:
+        """Takes over the augmenter, with all that it contains.
+
+        Args:
+            augmenter: any of imgaug's; a seed given to it is replaced.
+        """
+        self.augmenter = augmenter
+        self.parts = list(parts_of(augmenter))
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """Augments one picture.
+
+        Args:
+            image: PIL image in RGB, or an array (H, W, 3) of uint8.
+
+        Returns:
+            The augmented PIL image. Its size is the same unless the augmenter changes sizes.
+        """
+        rng = imgaug.random.get_global_rng()
+        rng.generator = np.random.Generator(np.random.SFC64(torch.randint(2**63 - 1, ()).item()))
+        rng._idx = object()  # tells imgaug to throw away numbers drawn ahead from the state before
+        for part in self.parts:
+            part.random_state = rng
+        return Image.fromarray(self.augmenter(image=np.asarray(image)))
+
+    def __repr__(self) -> str:
+        """As it would be typed."""
+        return f"ImgAugTransform({self.augmenter})"
+
+
+def parts_of(value: Any) -> Iterator[iaa.Augmenter]:
+    """All augmenters within a value; imgaug's own `get_all_children` misses those of the brightness family."""
+    if isinstance(value, iaa.Augmenter):
+        yield value
+        for inner in vars(value).values():
+            yield from parts_of(inner)
+    if isinstance(value, (list, tuple)):  # a Sequential is a list as well
+        for inner in value:
+            yield from parts_of(inner)

@@ -1,0 +1,83 @@
+"""Scores a finished run.
+
+python evaluate.py checkpoint/RUN                       its test images
+python evaluate.py checkpoint/RUN --split val           its validation images
+python evaluate.py checkpoint/RUN --data-dir elsewhere  where its images are now, or any folder of its classes
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from config import parse
+from Project import project
+from runs import data_folder, load_config, open_run
+from utils import run_script
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Scores a finished run and writes evaluate-<split>.json and .png into its folder."""
+
+    run_dir: Positional[Path]
+    """The run's folder."""
+    split: Literal["val", "test"] = "test"
+    """Which of its images."""
+    data_dir: Path | None = None
+    """Where its images are now, or any folder with one folder for each class. Default: where they were."""
+    batch_size: int = 32
+    """Images in a batch. The figures do not depend on it."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps, xpu."""
+    num_workers: int | None = None
+    """Processes that read images. Default: one for each core, 8 at most."""
+
+
+def main(options: Options) -> None:
+    """Run → network → images → scores.
+
+    Raises:
+        UserError: it is no run, or its images are not where they should be; nothing has been written then.
+    """
+    from poutyne import Model
+
+    import plots
+    from data import get_data, get_transforms, make_loaders
+    from data.imagefolder import read_labelled
+    from losses import LOSSES
+    from models import load_network
+    from report import score
+    from utils import get_device, write_json
+
+    run = open_run(options.run_dir)
+    config = load_config(run)
+    classes = json.loads(run.classes.read_text(encoding="utf-8"))
+    split = json.loads(run.split.read_text(encoding="utf-8"))
+    model = Model(load_network(run), None, LOSSES[config.loss], device=get_device(options.device))
+
+    part = options.split
+    if options.data_dir and not (options.data_dir / split[part][0]).exists():
+        part = "folder"
+        data = read_labelled(options.data_dir, classes)
+    else:
+        folder = options.data_dir or data_folder(config, project)
+        data = get_data(config.dataset, folder, config.split_seed, split)
+    _, val_transform = get_transforms(config.image_size)
+    _, val_dl, test_dl = make_loaders(
+        data, val_transform, val_transform, batch_size=options.batch_size, num_workers=options.num_workers
+    )
+
+    scores = score(model, val_dl if part == "val" else test_dl)
+    write_json(run / f"evaluate-{part}.json", scores.named(part))
+    plots.confusion_matrix(scores.confusion, classes).savefig(run / f"evaluate-{part}.png")
+    logger.info("%s: %s", part, scores)
+
+
+if __name__ == "__main__":
+    run_script(main, lambda: parse(Options))

@@ -1,0 +1,101 @@
+"""Trains an image classifier.
+
+python main.py                          the pictures in dataset/, or the demo where there are none
+python main.py --data-dir ~/flowers     pictures elsewhere
+python main.py --model my_cnn           a small network, from scratch
+python main.py --resume checkpoint/RUN  goes on with a run that was interrupted
+python main.py --help                   everything else
+"""
+
+import logging
+from dataclasses import replace
+
+from config import Config
+from Project import Project, Run, project
+from runs import choose_dataset, data_folder, parse_config, run_folder
+from utils import run_script
+
+logger = logging.getLogger(__name__)
+
+
+def main(config: Config, project: Project = project) -> Run:
+    """Project → data → network → Poutyne Model → callbacks → fit → test → report.
+
+    Args:
+        config: the options.
+        project: its folders.
+
+    Returns:
+        The run: paths of all that was written.
+
+    Raises:
+        UserError: options, data or weights will not do; nothing new is left in `checkpoint/` then.
+    """
+    # Imported here: --help answers at once, and the processes that read pictures do not import all of this again.
+    import torch
+    from poutyne import Model, set_seeds
+
+    from callbacks import check_trackers, get_callbacks, get_trackers, load_state
+    from data import check_images, get_data, get_transforms, make_loaders
+    from losses import LOSSES
+    from metrics import METRICS
+    from models import build_network, check_batch, summarize
+    from report import write_report
+    from utils import get_device, lookup, show_dl
+
+    set_seeds(config.seed)
+    device = get_device(config.device)
+    loss = lookup(config.loss, LOSSES, "loss")
+    metrics = {name: lookup(name, METRICS, "metric") for name in config.metrics}
+    check_trackers(config.trackers)
+    state = load_state(Run(config.resume)) if config.resume else None
+
+    config = choose_dataset(config, project)
+    data = get_data(config.dataset, data_folder(config, project), config.split_seed, state and state["split"])
+    check_images([data.train, data.val, data.test])
+    config = replace(config, image_size=config.image_size or data.image_size)
+    train_transform, val_transform = get_transforms(config.image_size)
+    train_dl, val_dl, test_dl = make_loaders(
+        data,
+        train_transform,
+        val_transform,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        num_workers=config.num_workers,
+    )
+
+    network, weights = build_network(config, len(data.classes), resumed=state is not None)
+    config = replace(config, weights=weights)
+    check_batch(network, val_dl)
+
+    with run_folder(config, project, data) as run, get_trackers(config, run, project.env_file) as trackers:
+        show_dl(train_dl, file=run / "train_batch.png")
+        show_dl(val_dl, file=run / "val_batch.png")
+        (run / "model.txt").write_text(summarize(network, config.image_size), encoding="utf-8")
+        print((run / "model.txt").read_text(encoding="utf-8"))
+
+        model = Model(
+            network,
+            torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=config.lr),
+            loss,
+            batch_metrics=["acc"],
+            epoch_metrics=[(name, metric(len(data.classes))) for name, metric in metrics.items()],
+            device=device,
+        )
+        train_dl.sampler.epoch = first_epoch = state["epoch"] + 1 if state else 1
+        model.fit_generator(
+            train_dl,
+            val_dl,
+            epochs=0 if state and state["stopped"] else config.epochs,
+            initial_epoch=first_epoch,
+            callbacks=get_callbacks(config, run, trackers, state),
+            verbose=False,
+        )
+
+        network.load_state_dict(torch.load(run.best, map_location=device, weights_only=True))
+        write_report(run, model, val_dl, test_dl, trackers)
+    return run
+
+
+if __name__ == "__main__":
+    run_script(main, parse_config)

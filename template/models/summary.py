@@ -1,0 +1,38 @@
+"""A table of the network's layers, by torchsummary."""
+
+import copy
+import io
+import logging
+from contextlib import redirect_stdout
+
+import torchsummary
+from torch import nn
+
+logger = logging.getLogger(__name__)
+
+
+def summarize(network: nn.Module, image_size: int) -> str:
+    """The network's layers with their output shapes and parameters.
+
+    torchsummary runs the network once, prints, and returns nothing. Here it runs a copy, on the CPU and in eval mode,
+    so that no BatchNorm statistic moves; it fails on some networks, and then there is no table. It misses parameters
+    that are not called weight or bias, so the true count stands below it.
+
+    Args:
+        network: takes pictures (N, 3, image_size, image_size).
+        image_size: in pixels.
+
+    Returns:
+        The table and the count of parameters, a text of several lines.
+    """
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed):
+            torchsummary.summary(copy.deepcopy(network).cpu().eval(), (3, image_size, image_size), device="cpu")
+    except Exception as error:  # a table is no reason to stop
+        logger.warning("torchsummary cannot draw this network (%s: %s)", type(error).__name__, error)
+        printed = io.StringIO()
+    parameters = list(network.parameters())
+    count = sum(p.numel() for p in parameters)
+    training = sum(p.numel() for p in parameters if p.requires_grad)
+    return f"{printed.getvalue()}{count:,} parameters, of which {training:,} train\n"

@@ -1,0 +1,93 @@
+"""Pictures of what happened, as matplotlib figures. None of them opens a window."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+
+def image_grid(images: Sequence[Any], titles: Sequence[str]) -> Figure:
+    """Pictures side by side, each under its title.
+
+    Args:
+        images: PIL images, or tensors (C, H, W): uint8, or float, which is stretched so that all of it can be seen.
+        titles: one for each.
+    """
+    columns = max(1, min(8, len(images)))
+    rows = max(1, math.ceil(len(images) / columns))
+    figure = Figure(figsize=(1.5 * columns, 1.72 * rows), layout="constrained", dpi=110)
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+        axes.axis("off")
+    for axes, image, title in zip(figure.axes, images, titles, strict=False):
+        axes.imshow(as_array(image), cmap="gray", interpolation="antialiased")
+        axes.set_title(title if len(title) <= 18 else f"{title[:17]}…", fontsize=9)
+    return figure
+
+
+def as_array(image: Any) -> np.ndarray:
+    """A picture as matplotlib takes it: (H, W) or (H, W, 3), uint8 or float from 0 to 1."""
+    if not isinstance(image, torch.Tensor):
+        return np.asarray(image)
+    array = image.detach().cpu().movedim(0, -1).numpy()
+    if array.dtype != np.uint8:
+        low, high = array.min(), array.max()
+        array = (array - low) / max(high - low, 1e-8)
+    return array[..., 0] if array.shape[-1] == 1 else array
+
+
+def curves(log: dict[str, list[float]], best_epoch: int, monitor: str = "val_acc") -> Figure:
+    """Loss, accuracy and learning rate over the epochs.
+
+    Args:
+        log: columns of log.csv: epoch, loss, val_loss, acc, val_acc (in per cent), lr.
+        best_epoch: is marked.
+        monitor: the column that decided which epoch that is.
+    """
+    figure = Figure(figsize=(9.5, 2.9), layout="constrained", dpi=110)
+    panels = {"loss": ("loss", "val_loss"), "accuracy, %": ("acc", "val_acc"), "learning rate": ("lr",)}
+    for axes, (title, names) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        for name, style in zip(names, ("C0", "C1"), strict=False):
+            label = "validation" if name.startswith("val_") else "training"
+            axes.plot(log["epoch"], log[name], style, marker=".", label=label)
+            if name == monitor:
+                value = log[name][log["epoch"].index(best_epoch)]
+                axes.plot(best_epoch, value, "o", ms=10, mfc="none", mec="k", label=f"best: epoch {best_epoch:.0f}")
+        axes.set(title=title, xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        if len(names) > 1:
+            axes.legend(fontsize=8)
+        else:
+            axes.set_ylim(bottom=0)
+            axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    return figure
+
+
+def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
+    """How often each class was taken for which.
+
+    Args:
+        counts: (n_classes, n_classes) of int, true classes down, predicted across.
+        classes: their names.
+    """
+    n = len(classes)
+    side = min(14.0, 2.6 + 0.45 * n)
+    figure = Figure(figsize=(side + 0.6, side), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    size = max(3.0, 9 - n / 12)
+    axes.set_xticks(range(n), classes, rotation=45 if n > 4 else 0, ha="right" if n > 4 else "center", fontsize=size)
+    axes.set_yticks(range(n), classes, fontsize=size)
+    axes.set(xlabel="predicted", ylabel="true")
+    if n <= 30:
+        for i, j in np.ndindex(counts.shape):
+            colour = "white" if sum(to_rgb(picture.cmap(shares[i, j]))) < 1.5 else "black"
+            axes.text(j, i, counts[i, j], ha="center", va="center", color=colour, fontsize=size)
+    figure.colorbar(picture, label="share of the true class", shrink=0.8)
+    return figure

@@ -1,0 +1,129 @@
+"""Classes and probabilities for new images.
+
+python predict.py checkpoint/RUN photo.jpg more_photos/
+python predict.py checkpoint/RUN photos/ --csv predictions.csv
+"""
+
+import csv
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from config import parse
+from runs import load_config, open_run
+from utils import UserError, replacing, run_script
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Says what is on pictures, with the network of a finished run. Its folder is all that is needed."""
+
+    run_dir: Positional[Path]
+    """The run's folder."""
+    paths: Positional[tuple[Path, ...]]
+    """Pictures, or folders that are searched for pictures, with all that is below them."""
+    csv: Path | None = None
+    """A file for the results: file,class,probability."""
+    batch_size: int = 32
+    """Images that go through the network at a time."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps, xpu."""
+
+
+def main(options: Options) -> None:
+    """Run → network → images → classes.
+
+    A picture that cannot be read is named and passed over; the exit code is 1 then.
+
+    Raises:
+        UserError: it is no run, a path does not exist, or there is no picture that can be read.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    import torch
+    from poutyne import Model
+
+    from data import get_transforms
+    from data.images import read_image
+    from models import load_network
+    from utils import get_device
+
+    run = open_run(options.run_dir)
+    classes = json.loads(run.classes.read_text(encoding="utf-8"))
+    files = find_images(options.paths)
+    if options.csv and not options.csv.resolve().parent.is_dir():
+        raise UserError(f"there is no folder {options.csv.resolve().parent} for --csv {options.csv}")
+    model = Model(load_network(run), None, None, device=get_device(options.device))
+    _, transform = get_transforms(load_config(run).image_size)
+
+    def read(file: Path) -> torch.Tensor | UserError:
+        try:
+            return transform(read_image(file))
+        except UserError as error:
+            return error
+
+    rows, broken = [], []
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(files), options.batch_size):
+            batch = files[start : start + options.batch_size]
+            images = dict(zip(batch, pool.map(read, batch), strict=True))
+            broken += [str(error) for error in images.values() if isinstance(error, UserError)]
+            images = {file: image for file, image in images.items() if isinstance(image, torch.Tensor)}
+            if not images:
+                continue
+            logits = model.predict_on_batch(torch.stack(list(images.values())))
+            probabilities = torch.from_numpy(logits).softmax(dim=1)
+            for file, row in zip(images, probabilities, strict=True):
+                rows.append((file, classes[int(row.argmax())], float(row.max())))
+                print(f"{file}  {rows[-1][1]}  {rows[-1][2]:.4f}")
+    if not rows:
+        raise UserError(broken[0])
+    if options.csv:
+        write_csv(options.csv, rows)
+    if broken:
+        for message in broken:
+            print(f"error: {message}", file=sys.stderr)
+        print(f"{len(broken)} of {len(files)} images could not be read", file=sys.stderr)
+        sys.exit(1)
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """The pictures among these paths and in folders among them, sorted within each.
+
+    Raises:
+        UserError: a path does not exist, or there is no picture at all.
+    """
+    from data.images import is_image
+
+    files: dict[Path, None] = {}  # each one once
+    for path in paths:
+        if path.is_dir():
+            found = (Path(top, name) for top, _, names in os.walk(path) for name in names if is_image(name))
+            files.update(dict.fromkeys(sorted(found)))
+        elif path.exists():
+            files[path] = None
+        else:
+            raise UserError(f"there is no file or folder {path}")
+    if not files:
+        raise UserError(f"there is no image in {', '.join(map(str, paths))}")
+    return list(files)
+
+
+def write_csv(path: Path, rows: Sequence[tuple[Path, str, float]]) -> None:
+    """Writes file, class and probability of each picture."""
+    with replacing(path) as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "class", "probability"])
+        writer.writerows((file, name, f"{probability:.6f}") for file, name, probability in rows)
+
+
+if __name__ == "__main__":
+    run_script(main, lambda: parse(Options))

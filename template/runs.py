@@ -1,0 +1,162 @@
+"""Around a run: its options, chosen and read again, and its folder, made only when nothing can go wrong any more."""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from config import Config, dashes, parse
+from Project import Project, Run
+from utils import UserError, write_json
+
+if TYPE_CHECKING:
+    from data import Data
+
+logger = logging.getLogger(__name__)
+
+# What may differ from the interrupted run without changing what it would have computed.
+MAY_CHANGE_ON_RESUME = ("resume", "epochs", "data_dir", "device", "num_workers", "trackers")
+
+
+def parse_config(argv: Sequence[str] | None = None) -> Config:
+    """Reads the command line. With `--resume` the options of that run are the defaults.
+
+    Args:
+        argv: the arguments; those of the process by default.
+
+    Raises:
+        UserError: a value is out of range, or an option cannot be changed on resume.
+    """
+    config = parse(Config, argv)
+    if config.resume is None:
+        return config
+    run = open_run(config.resume)
+    saved = replace(load_config(run), resume=config.resume)
+    config = parse(Config, argv, default=saved)
+    for field in fields(Config):
+        before, now = getattr(saved, field.name), getattr(config, field.name)
+        if now != before and field.name not in MAY_CHANGE_ON_RESUME:
+            raise UserError(
+                f"--{dashes(field.name)} {now} cannot be changed on resume (the run has {before}); start a new run"
+            )
+    if config.epochs < saved.epochs:
+        raise UserError(f"--epochs {config.epochs}: the run has {saved.epochs}; on resume they can only be raised")
+    return config
+
+
+def open_run(folder: Path) -> Run:
+    """The run in a folder.
+
+    Raises:
+        UserError: it is not the folder of a run.
+    """
+    run = Run(folder)
+    if not run.folder.is_dir():
+        raise UserError(f"there is no folder {folder}; expected is the folder of a run, such as checkpoint/<run-name>")
+    if missing := [file.name for file in (run.config, run.classes) if not file.is_file()]:
+        raise UserError(f"{folder} is not the folder of a run: it holds no {missing[0]}")
+    return run
+
+
+def load_config(run: Run) -> Config:
+    """The options that a run was started with.
+
+    Raises:
+        UserError: its config.json cannot be read.
+    """
+    try:
+        saved = json.loads(run.config.read_text(encoding="utf-8"))["options"]
+        names = {field.name for field in fields(Config)}
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
+        config = Config(**{name: value for name, value in values.items() if name in names})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{run.config} cannot be read ({type(error).__name__}: {error}); was it changed?") from error
+    return replace(config, data_dir=config.data_dir and Path(config.data_dir), resume=None)
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """What goes into config.json: the options, the command, the versions of the libraries, the git commit if any."""
+    versions = {"python": sys.version.split()[0]}
+    for package in ("torch", "torchvision", "poutyne", "imaug", "numpy", "pillow"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    git = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = None
+    options = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+    return {"options": options, "versions": versions, "git_commit": commit}
+
+
+def choose_dataset(config: Config, project: Project) -> Config:
+    """Fills in which data set it is: the one asked for, else the project's own pictures, else the demo.
+
+    Args:
+        config: as typed.
+        project: its `data_dir` is looked at.
+
+    Returns:
+        The config with `dataset`, and with `data_dir` absolute if it was given.
+    """
+    from data.images import is_image
+
+    name = config.dataset
+    if name is None:
+        found = (is_image(file) for _, _, names in os.walk(project.data_dir, followlinks=True) for file in names)
+        name = "imagefolder" if config.data_dir or any(found) else "demo"
+        if name == "demo":
+            logger.info("There is no image in %s, so this is the demo.", project.data_dir)
+    return replace(config, dataset=name, data_dir=config.data_dir and config.data_dir.resolve())
+
+
+def data_folder(config: Config, project: Project) -> Path:
+    """Where the pictures are: what was given, else the project's own folder (the demo's is a cache)."""
+    return config.data_dir or (project.cache_dir if config.dataset == "demo" else project.data_dir)
+
+
+@contextmanager
+def run_folder(config: Config, project: Project, data: "Data") -> Iterator[Run]:
+    """The folder of the run, new or resumed. A mistake found before the first epoch is complete takes it away again.
+
+    Args:
+        config: all options, filled in.
+        project: where its runs are.
+        data: classes and split are written down.
+
+    Raises:
+        UserError: there is a run of that name.
+    """
+    from data.splits import SPLITS, file_names
+
+    if config.resume:
+        run = Run(config.resume)
+        write_json(run.config, describe(config))
+        yield run
+        return
+    name = config.run_name or time.strftime("%Y-%m-%d_%H-%M-%S_") + config.model
+    run = Run(project.checkpoint_dir / name)
+    try:
+        run.folder.mkdir(parents=True)
+    except FileExistsError as error:
+        raise UserError(f"there is a run {run.folder}; choose another --run-name, or go on with --resume") from error
+    try:
+        write_json(run.config, describe(replace(config, run_name=name)))
+        write_json(run.classes, data.classes)
+        write_json(run.split, {part: file_names(getattr(data, part)) for part in SPLITS})
+        yield run
+    except UserError:
+        if not run.last.exists():
+            shutil.rmtree(run.folder)
+        raise

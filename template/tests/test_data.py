@@ -1,0 +1,234 @@
+"""Pictures are read right, splits are seeded and stratified, and what is missing is named."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data import get_data, get_dataloaders
+from data.images import check_images, read_image
+from data.splits import file_names, labels, restore_split, stratified_split
+from utils import UserError
+
+
+def corner(image: Image.Image) -> tuple[int, ...]:
+    """The pixel at the top left."""
+    return image.getpixel((1, 1))
+
+
+def test_every_kind_of_picture_comes_out_upright_in_rgb(tmp_path):
+    red = Image.new("RGB", (40, 30), (200, 30, 40))
+    red.save(tmp_path / "rgb.png")
+    red.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=98)
+    red.quantize(8).save(tmp_path / "palette.png")
+    red.convert("L").save(tmp_path / "grey.png")
+    clear = red.convert("RGBA")
+    clear.putalpha(0)
+    clear.save(tmp_path / "clear.png")
+    Image.fromarray(np.full((30, 40), 257 * 100, dtype=np.uint16)).save(tmp_path / "deep.png")
+    turned = Image.new("RGB", (40, 30), "black")
+    turned.paste("white", (0, 0, 10, 30))  # white at the left; turned by EXIF it is at the top
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned ünï 写真.jpg", exif=exif, quality=98)
+
+    images = {path.stem.split()[0]: read_image(path) for path in tmp_path.iterdir()}
+    assert {image.mode for image in images.values()} == {"RGB"}
+    for name in ("rgb", "cmyk", "palette"):
+        assert np.allclose(corner(images[name]), (200, 30, 40), atol=12), name
+    assert len(set(corner(images["grey"]))) == 1
+    assert corner(images["clear"]) == (255, 255, 255)
+    assert corner(images["deep"]) == (100, 100, 100)
+    assert images["turned"].size == (30, 40)
+    assert corner(images["turned"])[0] > 200
+    assert images["turned"].getpixel((15, 38))[0] < 60
+
+
+def broken_copy(photos: Path, to: Path) -> Path:
+    """A copy of the data that may be spoiled."""
+    shutil.copytree(photos, to)
+    return to
+
+
+def test_truncated_and_empty_images_are_named(photos, tmp_path):
+    folder = broken_copy(photos, tmp_path / "data")
+    victim = folder / "val" / "hero" / "003.jpg"
+    victim.write_bytes(victim.read_bytes()[:1500])
+    (folder / "train" / "hero" / "000.jpg").write_bytes(b"")
+    data = get_data("imagefolder", folder)
+    with pytest.raises(UserError, match=r"000\.jpg.*1 more"):
+        check_images([data.train, data.val, data.test])
+    with pytest.raises(UserError, match=r"003\.jpg"):
+        read_image(victim)
+
+
+def test_a_broken_image_in_a_worker_is_still_one_line(photos, tmp_path):
+    folder = broken_copy(photos, tmp_path / "data")
+    train_dl, _, _ = get_dataloaders(folder / "train", folder / "val", num_workers=1)
+    (folder / "train" / "hero" / "000.jpg").write_bytes(b"")
+    with pytest.raises(UserError) as caught:
+        list(train_dl)
+    assert str(caught.value).startswith("cannot read the image")
+    assert "000.jpg" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bomb_is_refused_by_name(tmp_path, monkeypatch):
+    Image.new("L", (300, 300)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    with pytest.raises(UserError, match=r"bomb\.png"):
+        read_image(tmp_path / "bomb.png")
+
+
+def test_folders_that_will_not_do_are_named(photos, tmp_path):
+    with pytest.raises(UserError, match="no folder"):
+        get_data("imagefolder", tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no image in .*empty"):
+        get_data("imagefolder", tmp_path / "empty")
+
+    folder = broken_copy(photos, tmp_path / "missing in val")
+    shutil.rmtree(folder / "val" / "hero")
+    with pytest.raises(UserError, match="'hero' is in .*train but not in .*val"):
+        get_data("imagefolder", folder)
+
+    folder = broken_copy(photos, tmp_path / "class without image")
+    for path in (folder / "train" / "hero").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="no image in .*train/hero"):
+        get_data("imagefolder", folder)
+
+    folder = broken_copy(photos, tmp_path / "one class")
+    for split in ("train", "val"):
+        shutil.rmtree(folder / split / "hero")
+    with pytest.raises(UserError, match="one class only"):
+        get_data("imagefolder", folder)
+
+    shutil.rmtree(folder / "val")
+    with pytest.raises(UserError, match="no folder .*val"):
+        get_data("imagefolder", folder)
+
+
+def test_strangers_are_passed_over_with_a_word(photos, tmp_path, caplog):
+    folder = broken_copy(photos, tmp_path / "data")
+    (folder / "train" / "hero" / "notes.txt").write_text("hello")
+    (folder / "train" / "hero" / "._001.jpg").write_text("hidden")
+    (folder / "train" / ".ipynb_checkpoints").mkdir()
+    data = get_data("imagefolder", folder)
+    assert data.classes == ["helmet", "hero"]
+    assert len(data.train) == 24
+    assert "notes.txt" in caplog.text
+    assert "._001" not in caplog.text
+
+
+def test_val_is_split_in_two_stratified_and_by_seed(photos):
+    data = get_data("imagefolder", photos)
+    val, test = file_names(data.val), file_names(data.test)
+    assert sorted(val + test) == sorted(f"val/{c}/{i:03}.jpg" for c in ("helmet", "hero") for i in range(8))
+    assert labels(data.val).count(0) == labels(data.val).count(1) == labels(data.test).count(0) == 4
+    torch.manual_seed(99)  # whatever state torch's own generator is in
+    assert file_names(get_data("imagefolder", photos).test) == test
+    assert file_names(get_data("imagefolder", photos, split_seed=1).test) != test
+
+
+def test_a_test_folder_is_left_whole(photos, tmp_path):
+    folder = broken_copy(photos, tmp_path / "data")
+    shutil.copytree(folder / "val", folder / "test")
+    data = get_data("imagefolder", folder)
+    assert (len(data.val), len(data.test)) == (16, 16)
+    assert all(name.startswith("test/") for name in file_names(data.test))
+
+
+@pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.7, 0.15, 0.15), (0.1, 0.9)])
+def test_a_split_holds_each_item_once_and_each_class_in_its_share(fractions):
+    class Labels(torch.utils.data.Dataset):
+        targets = [0] * 100 + [1] * 40 + [2] * 20
+
+        def __len__(self):
+            return 160
+
+    dataset = Labels()
+    parts = stratified_split(dataset, fractions, seed=3)
+    assert sorted(i for part in parts for i in part.indices) == list(range(160))
+    for part, fraction in zip(parts, fractions, strict=True):
+        for label, n in enumerate((100, 40, 20)):
+            assert abs(labels(part).count(label) - n * fraction) <= 1
+
+
+def test_a_split_is_found_again_and_a_missing_file_is_named(photos, tmp_path):
+    folder = broken_copy(photos, tmp_path / "data")
+    data = get_data("imagefolder", folder, split_seed=5)
+    split = {part: file_names(getattr(data, part)) for part in ("train", "val", "test")}
+    Image.new("RGB", (50, 50)).save(folder / "val" / "hero" / "999.jpg")  # new pictures do not move the old ones
+    again = restore_split(get_data("imagefolder", folder), split)
+    assert {part: file_names(getattr(again, part)) for part in split} == split
+    assert labels(again.test) == labels(data.test)
+    (folder / split["test"][0]).unlink()
+    with pytest.raises(UserError, match=split["test"][0]):
+        restore_split(get_data("imagefolder", folder), split)
+
+
+def test_get_dataloaders_keeps_the_original_call(photos):
+    from data.transformation import train_transform, val_transform
+
+    loaders = get_dataloaders(
+        photos / "train",
+        photos / "val",
+        train_transform=train_transform,
+        val_transform=val_transform,
+        split=(0.5, 0.5),
+        batch_size=5,
+        num_workers=0,
+    )
+    train_dl, val_dl, test_dl = loaders
+    assert loaders.classes == ["helmet", "hero"]
+    images, targets = next(iter(train_dl))
+    assert images.shape == (5, 3, 224, 224)
+    assert images.dtype == torch.uint8
+    assert targets.dtype == torch.int64
+    assert (len(val_dl.dataset), len(test_dl.dataset)) == (8, 8)
+
+
+def test_my_dataset_reads_labels_from_file_names(tmp_path):
+    for i in range(20):
+        name = "red_rose" if i % 2 else "daisy"
+        Image.new("RGB", (40, 40), "red").save(tmp_path / f"{name}_{i}.png")
+    data = get_data("my_dataset", tmp_path)
+    assert data.classes == ["daisy", "red_rose"]
+    assert [len(part) for part in (data.train, data.val, data.test)] == [14, 3, 3]
+    image, label = data.train[0]
+    assert image.mode == "RGB"
+    assert data.classes[label] == file_names(data.train)[0].rpartition("_")[0]
+
+
+def histogram(path: Path) -> torch.Tensor:
+    """Share of each of 6 × 6 × 6 colours, in hue, saturation and value: (216,) of float."""
+    pixels = np.asarray(Image.open(path).convert("HSV")).reshape(-1, 3)
+    counts, _ = np.histogramdd(pixels, bins=6, range=[(0, 256)] * 3)
+    return torch.from_numpy(np.sqrt(counts.ravel() / len(pixels))).float()
+
+
+def test_the_demo_cannot_be_told_by_its_colours(tmp_path, seeded_everything):
+    data = get_data("demo", tmp_path)
+    folder = next(tmp_path.iterdir())
+    train, test = (
+        (
+            torch.stack([histogram(folder / name) for part in parts for name in file_names(part)]),
+            torch.tensor([label for part in parts for label in labels(part)]),
+        )
+        for parts in ([data.train], [data.val, data.test])
+    )
+    weights = torch.zeros(216, 1, requires_grad=True)
+    optimizer = torch.optim.Adam([weights], lr=0.1, weight_decay=1e-4)
+    centre = train[0].mean(dim=0)
+    for _ in range(300):
+        logits = ((train[0] - centre) @ weights).squeeze()
+        optimizer.zero_grad()
+        torch.nn.functional.binary_cross_entropy_with_logits(logits, train[1].float()).backward()
+        optimizer.step()
+    right = [((((x - centre) @ weights).squeeze() > 0) == y).float().mean().item() for x, y in (train, test)]
+    assert right[0] > 0.7  # it does learn its training set
+    assert right[1] < 0.7

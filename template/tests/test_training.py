@@ -1,0 +1,442 @@
+"""Networks, freezing, callbacks, and runs of main.py from start to end, resumed, evaluated and used."""
+
+import csv
+import json
+import random
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import evaluate
+import predict
+from callbacks import TRACKERS, get_callbacks
+from config import Config
+from models import MyCNN, get_model, resnet18, summarize
+from models.check import check_batch
+from Project import Project, Run
+from runs import parse_config
+from utils import UserError
+
+# Networks
+
+
+def test_a_frozen_network_stays_as_it_is_while_its_head_trains():
+    network = resnet18(3, pretrained=False).freeze()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    trainable = [p for p in network.parameters() if p.requires_grad]
+    assert sum(p.numel() for p in trainable) == 512 * 3 + 3
+    optimizer = torch.optim.Adam(trainable, lr=0.1)
+    for _ in range(3):
+        network.train()
+        loss = nn.functional.cross_entropy(
+            network(torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)), torch.arange(4) % 3
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    after = network.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"head.weight", "head.bias"}
+
+
+def test_without_weights_everything_trains():
+    for name in ("resnet18", "my_cnn"):
+        network = get_model(name, 2, "none").train()
+        assert all(p.requires_grad for p in network.parameters())
+        assert all(module.training for module in network.modules())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "my_cnn"])
+def test_networks_normalise_bytes_and_have_as_many_outputs_as_classes(name):
+    torch.manual_seed(0)
+    network = get_model(name, 7, "none").eval()
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    with torch.no_grad():
+        by_hand = network.head(network.backbone((images / 255 - mean) / std))
+        assert network(images).shape == (2, 7)
+        assert torch.allclose(network(images), by_hand, atol=1e-5)
+    assert {"normalize.mean", "normalize.std"} <= set(network.state_dict())
+
+
+def test_each_call_builds_a_network_of_its_own():
+    first = resnet18(2, pretrained=False)
+    weight = first.backbone.conv1.weight
+    second = resnet18(5, pretrained=False)
+    assert first.head.out_features == 2
+    assert second.backbone.conv1.weight is not weight
+
+
+def test_weights_from_a_file(tmp_path):
+    source = MyCNN(2, width=8)
+    torch.save(source.state_dict(), tmp_path / "run.pt")
+    torch.save(source.backbone.state_dict(), tmp_path / "bare.pt")
+    from models.classifier import load_weights
+
+    for file in ("run.pt", "bare.pt"):
+        for n_classes in (2, 4):
+            network = MyCNN(n_classes, width=8)
+            load_weights(network, tmp_path / file)
+            assert torch.equal(network.backbone[0][0].weight, source.backbone[0][0].weight)
+    with pytest.raises(UserError, match="does not fit"):
+        load_weights(MyCNN(2, width=16), tmp_path / "run.pt")
+    with pytest.raises(UserError, match="no file"):
+        get_model("my_cnn", 2, tmp_path / "none.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(UserError, match="cannot be read"):
+        get_model("my_cnn", 2, tmp_path / "text.pt")
+
+
+def test_a_hostile_file_of_weights_is_not_run(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return (print, ("this must not run",))
+
+    torch.save({"a": Hostile()}, tmp_path / "bad.pt")
+    with pytest.raises(UserError, match="cannot be read"):
+        get_model("my_cnn", 2, tmp_path / "bad.pt")
+
+
+def test_summary_counts_right_and_moves_nothing():
+    network = resnet18(2, pretrained=False).freeze().train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    text = summarize(network, 64)
+    assert "Conv2d" in text
+    assert f"{sum(p.numel() for p in network.parameters()):,} parameters, of which 1,026 train" in text
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert network.training
+
+    class Odd(nn.Module):  # torchsummary cannot take a dict
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Identity()
+            self.scale = nn.Parameter(torch.ones(3))
+
+        def forward(self, x):
+            return self.inner({"x": x})["x"]
+
+    assert "3 parameters" in summarize(Odd(), 8)
+
+
+def test_a_shape_that_does_not_fit_is_explained(photos):
+    from data import get_dataloaders
+
+    _, val_dl, _ = get_dataloaders(photos / "train", photos / "val", num_workers=0)
+    with pytest.raises(UserError, match=r"\(8, 3, 224, 224\) does not go through"):
+        check_batch(nn.Sequential(nn.Flatten(), nn.Linear(10, 2)), val_dl)
+    with pytest.raises(UserError, match=r"expected is \(8, 2\)"):
+        check_batch(get_model("my_cnn", 5, "none"), val_dl)
+
+
+# Callbacks
+
+
+def simulate(config: Config, run: Run, accuracies: list[float], losses: list[float] | None = None):
+    """Plays epochs with these validation figures; returns the model double and the rates of each epoch."""
+    from poutyne import Model
+    from poutyne.framework.callbacks.callbacks import CallbackList
+
+    network = nn.Linear(1, 1)
+    model = Model(network, torch.optim.Adam(network.parameters(), lr=1.0), "mse")
+    run.folder.mkdir(parents=True, exist_ok=True)
+    callbacks = [c for c in get_callbacks(config, run, [], None) if type(c).__name__ not in ("Progress", "CSVLogger")]
+    callbacks = CallbackList(callbacks)
+    callbacks.set_model(model)
+    callbacks.set_params({"epochs": config.epochs, "steps": 1})
+    model.stop_training = False
+    callbacks.on_train_begin({})
+    rates = []
+    for epoch, accuracy in enumerate(accuracies, start=1):
+        with torch.no_grad():
+            network.weight.fill_(epoch)
+        loss = (losses or [1.0] * len(accuracies))[epoch - 1]
+        callbacks.on_epoch_end(
+            epoch, {"epoch": epoch, "time": 1.0, "loss": loss, "val_loss": loss, "val_acc": accuracy}
+        )
+        rates.append(model.optimizer.param_groups[0]["lr"])
+        if model.stop_training:
+            break
+    return rates, torch.load(run.best, weights_only=True)["weight"].item()
+
+
+def test_an_accuracy_that_rises_never_cuts_the_rate(tmp_path):
+    rates, _ = simulate(Config(epochs=20), Run(tmp_path / "run"), [50 + i for i in range(20)])
+    assert rates == [1.0] * 20
+
+
+def test_a_plateau_cuts_the_rate_and_then_stops_the_training_well_before_the_end(tmp_path):
+    rates, _ = simulate(Config(epochs=20), Run(tmp_path / "run"), [80.0] * 20)
+    assert len(rates) <= 10
+    assert rates[0] == 1.0
+    assert rates[-1] == pytest.approx(0.1)
+
+
+def test_best_is_what_all_three_say_it_is(tmp_path):
+    accuracies, losses = [60, 90, 80, 80], [0.1, 0.9, 0.5, 0.4]
+    _, best = simulate(Config(epochs=20), Run(tmp_path / "run"), accuracies, losses)
+    assert best == 2
+
+
+# Runs
+
+
+class Tracker:
+    """A tracker that does nothing at all."""
+
+    def __getattr__(self, name):
+        return lambda *args, **kwargs: None
+
+
+def read_log(run: Run) -> list[dict[str, str]]:
+    """log.csv without its wall-clock columns."""
+    with open(run.log, newline="") as file:
+        return [{k: v for k, v in row.items() if "time" not in k} for row in csv.DictReader(file)]
+
+
+def read(path):
+    """A JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_a_run_leaves_a_folder_that_explains_itself(train, project, photos):
+    run = train(run_name="first")
+    assert run.folder == (project.checkpoint_dir / "first").resolve()
+    assert [path.name for path in project.checkpoint_dir.iterdir()] == ["first"]
+    assert read(run.classes) == ["helmet", "hero"]
+    config = read(run.config)
+    assert config["options"]["dataset"] == "imagefolder"
+    assert config["options"]["weights"] == "none"
+    assert config["options"]["image_size"] == 32
+    assert config["versions"]["torch"]
+    split = read(run.split)
+    assert len(split["train"]) == 24
+    assert not set(split["val"]) & set(split["test"])
+    assert all((photos / name).is_file() for names in split.values() for name in names)
+    assert [row["epoch"] for row in read_log(run)] == ["1", "2"]
+    assert {"lr", "loss", "acc", "f1", "val_loss", "val_acc", "val_f1"} <= set(read_log(run)[0])
+    for file in (run.best, run.last):
+        assert torch.load(file, weights_only=True)
+    for name in ("train_batch.png", "val_batch.png", "curves.png", "confusion_matrix.png"):
+        with Image.open(run / name) as picture:
+            assert min(picture.size) > 100
+    assert "parameters" in (run / "model.txt").read_text()
+    assert not list(run.folder.glob("*.tmp"))
+
+
+def test_final_figures_are_counts_over_the_predictions(train):
+    run = train()
+    metrics = read(run.metrics)
+    with open(run.predictions, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == read(run.split)["test"]
+    assert all(row["file"].split("/")[1] == row["true"] for row in rows)
+    right = sum(row["true"] == row["predicted"] for row in rows)
+    assert metrics["test_acc"] == right / len(rows)
+    for row in rows:
+        shares = {name: float(row[f"p_{name}"]) for name in ("helmet", "hero")}
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
+        assert row["predicted"] == max(shares, key=shares.get)
+    f1 = []
+    for name in ("helmet", "hero"):
+        hits = sum(row["true"] == row["predicted"] == name for row in rows)
+        f1.append(2 * hits / max(1, sum((row["true"] == name) + (row["predicted"] == name) for row in rows)))
+    assert metrics["test_f1"] == pytest.approx(sum(f1) / 2, abs=1e-6)
+
+
+def test_the_scores_are_those_of_the_best_weights(train, monkeypatch):
+    class Spoiler(Tracker):
+        """Ruins the weights after the last epoch, when the best ones have been kept."""
+
+        def set_model(self, model):
+            self.model = model
+
+        def on_epoch_end(self, epoch, logs):
+            if epoch == 2:
+                nn.init.constant_(self.model.network.head.weight, 100.0)
+
+    monkeypatch.setitem(TRACKERS, "spoiler", lambda run, config, env: Spoiler())
+    run = train(trackers=("spoiler",))
+    log, metrics = read_log(run), read(run.metrics)
+    best = max(log, key=lambda row: float(row["val_acc"]))
+    assert metrics["best_epoch"] == int(best["epoch"])
+    assert metrics["val_acc"] == pytest.approx(float(best["val_acc"]) / 100, abs=1e-6)
+    assert metrics["val_loss"] == pytest.approx(float(best["val_loss"]), abs=1e-5)
+
+
+def test_the_same_seed_gives_the_same_log_and_another_one_another(train):
+    logs = [read_log(train(run_name=str(i), seed=seed)) for i, seed in enumerate((0, 0, 1))]
+    assert logs[0] == logs[1]
+    assert logs[0] != logs[2]
+
+
+def test_the_seed_leaves_the_split_alone(train):
+    splits = [read(train(run_name=str(i), epochs=1, seed=i).split) for i in range(2)]
+    assert splits[0] == splits[1]
+
+
+@pytest.mark.parametrize("model", ["my_cnn", "frozen"])
+def test_a_resumed_run_equals_one_never_stopped(train, project, monkeypatch, model, tmp_path):
+    from models import MODELS
+
+    class Interrupt(Tracker):
+        def on_epoch_end(self, epoch, logs):
+            if epoch == 3:
+                raise KeyboardInterrupt  # after log and weights of epoch 3, before its last.pt
+
+    monkeypatch.setitem(TRACKERS, "interrupt", lambda run, config, env: Interrupt())
+    # Patience so short that plateau and early stop both act, at epochs that a forgotten counter would move.
+    options = {"epochs": 7, "patience": 3, "lr": 0.05, "seed": 4}
+    if model == "frozen":
+        torch.save(MODELS["my_cnn"](2).state_dict(), tmp_path / "weights.pt")
+        options["weights"] = str(tmp_path / "weights.pt")
+    whole = train(run_name="whole", **options)
+    with pytest.raises(KeyboardInterrupt):
+        train(run_name="stopped", trackers=("interrupt",), **options)
+    stopped = Run(project.checkpoint_dir / "stopped")
+    assert torch.load(stopped.last, weights_only=True)["epoch"] == 2
+    assert len(read_log(stopped)) == 3
+
+    config = parse_config(["--resume", str(stopped.folder), "--trackers", "none"])
+    import main as main_script
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(77)
+    main_script.main(config, project)
+    assert read_log(stopped) == read_log(whole)
+    assert read(stopped.metrics) == read(whole.metrics)
+    ours, theirs = (torch.load(run.best, weights_only=True) for run in (stopped, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    ours, theirs = (torch.load(run.last, weights_only=True) for run in (stopped, whole))
+    assert {k: ours[k] for k in ("epoch", "stopped", "best", "wait", "plateau")} == {
+        k: theirs[k] for k in ("epoch", "stopped", "best", "wait", "plateau")
+    }
+
+
+def test_resume_refuses_what_would_change_the_run(train, exit_of):
+    run = train(epochs=1)
+    code, error = exit_of(lambda config: None, lambda: parse_config(["--resume", str(run.folder), "--lr", "0.5"]))
+    assert code == 2
+    assert "--lr" in error
+    code, error = exit_of(lambda config: None, lambda: parse_config(["--resume", str(run.folder), "--epochs", "0"]))
+    assert code == 2
+    assert parse_config(["--resume", str(run.folder), "--epochs", "9"]).epochs == 9
+    assert parse_config(["--resume", str(run.folder)]).model == "my_cnn"
+
+
+def test_evaluate_gives_the_figures_of_main_and_leaves_them_alone(train):
+    run = train()
+    before = run.metrics.read_bytes()
+    for split, size in ("test", 3), ("val", 32):
+        evaluate.main(evaluate.Options(run.folder, split=split, batch_size=size, num_workers=0, device="cpu"))
+        scores = read(run / f"evaluate-{split}.json")
+        for name, value in scores.items():
+            assert value == pytest.approx(read(run.metrics)[name], abs=1e-5)
+    assert run.metrics.read_bytes() == before
+
+
+def test_evaluate_finds_pictures_that_moved_and_scores_any_folder_of_classes(train, photos, tmp_path, exit_of):
+    run = train()
+    moved = tmp_path / "moved"
+    shutil.copytree(photos, moved)
+    options = evaluate.Options(run.folder, data_dir=moved, num_workers=0, device="cpu")
+    evaluate.main(options)
+    assert read(run / "evaluate-test.json")["test_acc"] == read(run.metrics)["test_acc"]
+    folder = tmp_path / "one class"
+    shutil.copytree(photos / "val" / "hero", folder / "hero")
+    evaluate.main(evaluate.Options(run.folder, data_dir=folder, num_workers=0, device="cpu"))
+    assert 0 <= read(run / "evaluate-folder.json")["folder_acc"] <= 1
+    (folder / "hero").rename(folder / "stranger")
+    code, error = exit_of(evaluate.main, lambda: evaluate.Options(run.folder, data_dir=folder, device="cpu"))
+    assert (code, "stranger" in error) == (2, True)
+
+
+def test_predict_needs_the_run_folder_alone_and_keeps_its_word(train, photos, tmp_path, capsys):
+    run = train()
+    moved = Run(tmp_path / "elsewhere" / "model")
+    shutil.copytree(run.folder, moved.folder)
+    shutil.rmtree(run.folder)
+    pictures = tmp_path / "pictures"
+    shutil.copytree(photos / "val", pictures)
+    out = tmp_path / "out.csv"
+    predict.main(
+        predict.Options(moved.folder, (pictures, pictures / "hero" / "000.jpg"), csv=out, batch_size=3, device="cpu")
+    )
+    with open(out, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["file", "class", "probability"]
+    assert len(rows) == 16
+    with open(moved.predictions, newline="") as file:
+        known = {row["file"].removeprefix("val/"): row for row in csv.DictReader(file)}
+    for row in rows:
+        name = str(row["file"]).split("pictures/")[1]
+        if name in known:
+            assert row["class"] == known[name]["predicted"]
+            assert float(row["probability"]) == pytest.approx(float(known[name][f"p_{row['class']}"]), abs=1e-4)
+    assert "000.jpg" in capsys.readouterr().out
+
+
+def test_predict_names_what_it_cannot_read_and_goes_on(train, photos, tmp_path, exit_of):
+    run = train(epochs=1)
+    folder = tmp_path / "mixed"
+    shutil.copytree(photos / "val" / "hero", folder)
+    (folder / "000.jpg").write_bytes(b"nonsense")
+    (folder / "dir.jpg").mkdir()
+    out = tmp_path / "out.csv"
+    code, error = exit_of(predict.main, lambda: predict.Options(run.folder, (folder,), csv=out, device="cpu"))
+    assert code == 1
+    assert "000.jpg" in error
+    assert len(out.read_text().splitlines()) == 1 + 7
+    code, error = exit_of(predict.main, lambda: predict.Options(run.folder, (tmp_path / "nothing",), device="cpu"))
+    assert (code, len(error.splitlines())) == (2, 1)
+
+
+def test_paths_follow_base_dir_and_nothing_is_made_by_asking(tmp_path):
+    project = Project(tmp_path / "base")
+    for path in (project.data_dir, project.checkpoint_dir, project.cache_dir, project.env_file):
+        assert tmp_path / "base" in path.parents
+    assert not (tmp_path / "base").exists()
+
+
+def test_data_of_the_project_is_found_and_else_it_is_the_demo(train, project, photos, monkeypatch):
+    from runs import choose_dataset, data_folder
+
+    config = choose_dataset(Config(), project)
+    assert config.dataset == "demo"
+    assert not project.data_dir.exists()
+    shutil.copytree(photos, project.data_dir)
+    assert choose_dataset(Config(), project).dataset == "imagefolder"
+    run = train(data_dir=None, epochs=1)
+    assert read(run.config)["options"]["data_dir"] is None
+    assert data_folder(choose_dataset(Config(), project), project) == project.data_dir
+
+
+def test_the_demo_trains_from_scratch_where_weights_cannot_be_had(train, project, monkeypatch):
+    monkeypatch.setattr(sys.modules["data.demo"], "IMAGES", {"train": 4, "val": 4})
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    run = train(data_dir=None, model="resnet18", epochs=1)
+    assert read(run.config)["options"]["weights"] == "none"
+    assert read(run.config)["options"]["dataset"] == "demo"
+
+
+def offline(*args, **kwargs):
+    """What a download does without a network."""
+    import urllib.error
+
+    raise urllib.error.URLError("no network")
+
+
+@pytest.mark.parametrize("n_classes", [3])
+def test_any_number_of_classes(train, photos, tmp_path, n_classes):
+    folder = tmp_path / "three"
+    shutil.copytree(photos, folder)
+    for split in ("train", "val"):
+        shutil.copytree(folder / split / "hero", folder / split / "écharpe rouge")
+    run = train(data_dir=folder, epochs=1, batch_size=1000)
+    assert len(read(run.classes)) == n_classes
+    assert torch.load(run.best, weights_only=True)["head.weight"].shape[0] == n_classes

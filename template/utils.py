@@ -1,0 +1,215 @@
+"""Small things that several files need. Nothing heavy is imported before it is used: `--help` should answer at once."""
+
+import difflib
+import errno
+import json
+import logging
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
+    from torch.utils.data import DataLoader, Dataset
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: one line that says what was found, what was expected and what to do."""
+
+    def __init__(self, message: str) -> None:
+        # An error in a DataLoader's worker arrives wrapped in its traceback, of which the last line is ours.
+        line = message.strip().splitlines()[-1]
+        super().__init__(line.rpartition("UserError: ")[2])
+
+
+def lookup(name: str, registry: Mapping[str, Item], what: str) -> Item:
+    """Finds a name in a dictionary.
+
+    Args:
+        name: what the user typed.
+        registry: the valid names and what they stand for.
+        what: the kind of thing, for the message: "model", "data set".
+
+    Raises:
+        UserError: there is no such name; offers the closest one and lists all.
+    """
+    if name in registry:
+        return registry[name]
+    close = difflib.get_close_matches(name, registry, n=1, cutoff=0.4)
+    guess = f"did you mean {close[0]!r}? " if close else ""
+    raise UserError(f"unknown {what} {name!r}; {guess}valid are: {', '.join(registry)}")
+
+
+def run_script(main: Callable[[Any], None], parse: Callable[[], Any]) -> None:
+    """Runs a script and turns what happens into its exit code.
+
+    0 done, 1 failed, 2 a mistake in arguments or data (one line on stderr), 130 and 143 stopped by SIGINT and SIGTERM.
+
+    Args:
+        main: does the work.
+        parse: reads the command line into the options that `main` takes.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        main(parse())
+    except UserError as error:
+        code, message = 2, f"error: {error}"
+    except KeyboardInterrupt:
+        code, message = 128 + signal.SIGINT, "stopped"
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        code, message = 1, f"error: out of memory; lower --batch-size or --image-size ({str(error).splitlines()[0]})"
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):  # full disk, no permission
+            raise
+        code, message = 1, f"error: {error}"
+    else:
+        return
+    print(message, file=sys.stderr)
+    sys.exit(code)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory ran out, on a GPU, on the CPU or in a worker that was killed for it."""
+    signs = ("out of memory", "can't allocate memory", "is killed by signal: Killed", "Unable to allocate")
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
+
+
+def get_device(name: str) -> "torch.device":
+    """The device to train on.
+
+    Args:
+        name: "auto" for the accelerator of this machine, else the CPU; or "cpu", "cuda", "cuda:1", "mps", "xpu".
+
+    Raises:
+        UserError: no such device, or not on this machine.
+    """
+    import torch
+
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if name == "auto":
+        return found or torch.device("cpu")
+    kind, _, number = name.partition(":")
+    lookup(kind, dict.fromkeys(("auto", "cpu", "cuda", "mps", "xpu")), "device")
+    here = ["cpu"] + [f"{found.type}:{i}" for i in range(torch.accelerator.device_count())] if found else ["cpu"]
+    if name != "cpu" and f"{kind}:{number or 0}" not in here:
+        raise UserError(f"there is no device {name!r} on this machine; available are: {', '.join(here)}")
+    return torch.device(name)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within this context whatever is drawn from torch, NumPy or Python depends on `seed` alone.
+
+    torch's generator goes on afterwards as if nothing had been drawn: the network's dropout uses it too.
+
+    Args:
+        seed: 0 or more, below 2 ** 63.
+    """
+    import numpy as np
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        yield
+
+
+@contextmanager
+def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """A file to write that takes the place of `path` at once, when all of it is there.
+
+    A reader, or a run that is killed, meets the old file or the new one, never half of it.
+
+    Args:
+        path: the file to replace or to make.
+        mode: "w" for text in UTF-8, "wb" for bytes.
+    """
+    unfinished = path.with_name(path.name + ".tmp")
+    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "", "errors": "surrogateescape"}
+    try:
+        with open(unfinished, mode, **text) as file:
+            yield file
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file, at once."""
+    with replacing(path) as file:
+        file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def show_dataset(dataset: "Dataset", n: int = 16, file: str | Path | None = None) -> None:
+    """Shows pictures of a data set, drawn at random, each under the name of its class.
+
+    Args:
+        dataset: items are (picture, label); a picture is a PIL image or a tensor (C, H, W), uint8 or float.
+        n: how many pictures; fewer if there are fewer.
+        file: where to draw them. By default in the notebook, or in `show_dataset.png` when called from a script.
+    """
+    from plots import image_grid
+
+    chosen = random.sample(range(len(dataset)), min(n, len(dataset)))
+    images, labels = zip(*(dataset[i] for i in chosen), strict=True)
+    show_figure(image_grid(images, class_names(dataset, labels)), file or "show_dataset.png", inline=file is None)
+
+
+def show_dl(dl: "DataLoader", n: int = 16, file: str | Path | None = None) -> None:
+    """Shows pictures of a loader as the network gets them, each under the name of its class.
+
+    From a loader that shuffles, its next batch; from one that does not, pictures from all over it.
+
+    Args:
+        dl: a loader of batches (images, labels): images (N, C, H, W), uint8 or float.
+        n: how many pictures; fewer if the batch holds fewer.
+        file: where to draw them. By default in the notebook, or in `show_dl.png` when called from a script.
+    """
+    from torch.utils.data import SequentialSampler
+
+    from plots import image_grid
+
+    if isinstance(dl.sampler, SequentialSampler):  # file after file the first batch would be all of one class
+        spread = range(0, len(dl.dataset), max(1, len(dl.dataset) // n))
+        images, labels = zip(*(dl.dataset[i] for i in spread), strict=True)
+    else:
+        images, labels = next(iter(dl))
+    titles = class_names(dl.dataset, labels[:n])
+    show_figure(image_grid(images[:n], titles), file or "show_dl.png", inline=file is None)
+
+
+def class_names(dataset: "Dataset", labels: Any) -> list[str]:
+    """Names of these labels, from the first `classes` found in the data set or in what it wraps."""
+    while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    classes = getattr(dataset, "classes", None)
+    return [str(classes[int(label)] if classes else int(label)) for label in labels]
+
+
+def show_figure(figure: "Figure", file: str | Path, inline: bool = True) -> None:
+    """Shows a figure in the notebook if there is one and `inline` is set, else writes it to a file. Never waits."""
+    if inline and "ipykernel" in sys.modules:
+        from io import BytesIO
+
+        from IPython.display import Image, display
+
+        picture = BytesIO()
+        figure.savefig(picture, format="png", bbox_inches="tight")
+        display(Image(picture.getvalue()))
+    else:
+        figure.savefig(file, bbox_inches="tight")
+        logger.info("drawn: %s", file)
