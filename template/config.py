@@ -10,22 +10,22 @@ from utils import UserError
 
 @dataclass(frozen=True)
 class Config:
-    """Trains an image classifier and leaves all that it learned in checkpoint/<run-name>/."""
+    """Trains an image classifier; leaves all of it in checkpoint/<run-name>/."""
 
     dataset: str | None = None
-    """imagefolder, demo or one of your own in data/. Default: imagefolder, or demo where dataset/ holds no image."""
+    """imagefolder, demo or your own in data/. If not given: imagefolder, or demo where dataset/ holds no image."""
     data_dir: Path | None = None
-    """Folder with the pictures. Default: dataset/."""
+    """Folder with the pictures. If not given: dataset/."""
     split_seed: int = 0
     """Decides which half of val/ becomes the test set where there is no test/."""
     image_size: int | None = None
-    """Side of the square that the network sees, in pixels. Default: what suits the data set."""
+    """Side of the square that the network sees, in pixels. If not given: what suits the data set."""
 
     model: str = "resnet18"
     """resnet18, my_cnn or one of your own in models/."""
     weights: str | None = None
     """imagenet, none or a file. With weights the backbone is frozen and only the head trains; with none, everything
-    trains. Default: imagenet for networks that have such weights, else none."""
+    trains. If not given: imagenet for networks that have such weights, else none."""
 
     epochs: int = 20
     """How many times the training set is gone through, at most."""
@@ -38,17 +38,17 @@ class Config:
     metrics: tuple[str, ...] = ("f1",)
     """Figures in the log beside loss and accuracy: f1 or your own in metrics/."""
     patience: int | None = None
-    """Epochs without improvement before training stops; after half of them the rate is cut. Default: epochs / 3."""
+    """Epochs without improvement until training stops; after half of them the rate is cut. If not given: epochs / 3."""
 
     seed: int = 0
     """Drives the initial weights, the order of the images and their augmentation."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps, xpu."""
     num_workers: int | None = None
-    """Processes that read images. Default: one for each core, 8 at most."""
+    """Processes that read images. If not given: one a core, 8 at most."""
 
     run_name: str | None = None
-    """Name of the run's folder in checkpoint/. Default: date, time and model."""
+    """Name of the run's folder in checkpoint/. If not given: date, time and model."""
     trackers: tuple[str, ...] = ("comet",)
     """comet, or none. log.csv is written in any case."""
     resume: Path | None = None
@@ -74,7 +74,7 @@ def parse(options: type, argv: Sequence[str] | None = None, **settings: Any) -> 
     """Reads a command line into a dataclass of options, with `tyro`."""
     import tyro
 
-    return tyro.cli(options, args=argv, config=(tyro.conf.AvoidSubcommands,), **settings)
+    return tyro.cli(options, args=argv, config=(tyro.conf.DisallowNone,), **settings)
 
 
 def dashes(name: str) -> str:

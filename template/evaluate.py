@@ -30,13 +30,13 @@ class Options:
     split: Literal["val", "test"] = "test"
     """Which of its images."""
     data_dir: Path | None = None
-    """Where its images are now, or any folder with one folder for each class. Default: where they were."""
+    """Where its images are now, or any folder with one folder for each class. If not given: where they were."""
     batch_size: int = 32
     """Images in a batch. The figures do not depend on it."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps, xpu."""
     num_workers: int | None = None
-    """Processes that read images. Default: one for each core, 8 at most."""
+    """Processes that read images. If not given: one a core, 8 at most."""
 
 
 def main(options: Options) -> None:

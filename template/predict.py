@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Options:
-    """Says what is on pictures, with the network of a finished run. Its folder is all that is needed."""
+    """Says what is on pictures, with the network of a finished run."""
 
     run_dir: Positional[Path]
     """The run's folder."""

@@ -71,8 +71,8 @@ def run_script(main: Callable[[Any], None], parse: Callable[[], Any]) -> None:
         if not out_of_memory(error):
             raise
         code, message = 1, f"error: out of memory; lower --batch-size or --image-size ({str(error).splitlines()[0]})"
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):  # full disk, no permission
+    except OSError as error:  # a full disk, no permission, a file where a folder should be
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR):
             raise
         code, message = 1, f"error: {error}"
     else:
@@ -202,7 +202,9 @@ def class_names(dataset: "Dataset", labels: Any) -> list[str]:
 
 def show_figure(figure: "Figure", file: str | Path, inline: bool = True) -> None:
     """Shows a figure in the notebook if there is one and `inline` is set, else writes it to a file. Never waits."""
-    if inline and "ipykernel" in sys.modules:
+    from poutyne.utils import is_in_jupyter_notebook
+
+    if inline and is_in_jupyter_notebook():
         from io import BytesIO
 
         from IPython.display import Image, display

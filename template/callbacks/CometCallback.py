@@ -42,7 +42,8 @@ class CometCallback(Logger):
         except ImportError as error:
             raise UserError("comet_ml is not installed; pip install comet_ml, or use --trackers none") from error
 
-        logging.getLogger("comet_ml").setLevel(logging.ERROR)  # what matters is said below
+        for talkative in ("comet_ml", "urllib3"):  # what matters is said below
+            logging.getLogger(talkative).setLevel(logging.ERROR)
         self.folder = run / "comet"
         self.folder.mkdir(exist_ok=True)
         key_file = self.folder / "experiment_key.txt"
@@ -63,18 +64,21 @@ class CometCallback(Logger):
         }
         project = {"project_name": os.environ.get("COMET_PROJECT_NAME", "image-classification")}
         self.experiment = None
-        if comet_ml.config.get_api_key(None, comet_ml.get_config()):
+        has_key = bool(comet_ml.config.get_api_key(None, comet_ml.get_config()))
+        if has_key:
             try:
                 self.experiment = comet_ml.start(online=True, **project, **settings)
             except Exception as error:
-                logger.warning("Comet does not answer (%s)", type(error).__name__)
+                logger.warning("Comet refuses (%s: %s)", type(error).__name__, error)
         if self.experiment is None or not self.experiment.alive:
             self.experiment = comet_ml.start(online=False, **project, **settings)
+            logger.info("Comet: %s, so this run is kept offline", "no answer" if has_key else "no key")
         key_file.write_text(self.experiment.get_key() + "\n", encoding="utf-8")
         self.online = not isinstance(self.experiment, comet_ml.OfflineExperiment)
         options = describe(config)
         self.experiment.log_parameters({**options.pop("options"), **options})
-        logger.info("Comet: %s", self.experiment.url if self.online else "offline, no key or no answer")
+        if self.online:
+            logger.info("Comet: %s", self.experiment.url)
 
     def _on_epoch_end_write(self, epoch_number: int, logs: dict) -> None:
         """The epoch's metrics and learning rate, under its number."""

@@ -14,7 +14,7 @@ from data.loaders import DataLoaders, make_loaders
 from data.MyDataset import my_dataset
 from data.splits import Data, restore_split
 from data.transformation import Transform, get_transforms, train_transform, val_transform
-from utils import lookup
+from utils import UserError, lookup
 
 DATASETS: dict[str, Callable[[Path, int], Data]] = {
     "imagefolder": imagefolder,
@@ -35,8 +35,13 @@ def get_data(name: str, data_dir: Path, split_seed: int = 0, split: dict[str, li
     Raises:
         UserError: no such name, or the folder does not hold what it should.
     """
-    data = lookup(name, DATASETS, "data set")(data_dir, split_seed)
-    return restore_split(data, split) if split else data
+    try:
+        data = lookup(name, DATASETS, "data set")(data_dir, split_seed)
+        return restore_split(data, split) if split else data
+    except UserError as error:
+        if split:
+            raise UserError(f"{error}; if the images of this run are elsewhere now, say so with --data-dir") from error
+        raise
 
 
 def get_dataloaders(

@@ -86,13 +86,13 @@ def read_folders(
             raise UserError(f"there is no folder {path}; {LAYOUT}".replace("in it", f"in {Path(path).parent}"))
         folders[path] = check_folder(PhotoFolder(path))
     train, *others = folders.values()
-    if len(train.classes) < 2:
-        raise UserError(f"{train_dir} holds one class only, {train.classes[0]!r}; at least two are needed")
     for other in others:
         if odd := set(train.classes) ^ set(other.classes):
             name = sorted(odd)[0]
             here, there = (train, other) if name in train.classes else (other, train)
             raise UserError(f"the class {name!r} is in {here.root} but not in {there.root}; both need the same classes")
+    if len(train.classes) < 2:
+        raise UserError(f"{train_dir} holds one class only, {train.classes[0]!r}; at least two are needed")
     val, test = others if test_dir else stratified_split(others[0], split, split_seed)
     return Data(train, val, test, train.classes, image_size)
 

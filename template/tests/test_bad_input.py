@@ -1,0 +1,210 @@
+"""A mistake of the user's is one line that names it; the exit code is 2; nothing new is in checkpoint/."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import evaluate
+import main as main_script
+import predict
+from data.demo import draw_demo
+from Project import Project
+from runs import parse_config
+
+HERE = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def run_main(project: Project, photos: Path, exit_of):
+    """Runs main.py with these words on the command line, on the small data set unless told otherwise."""
+
+    def call(*words: str) -> tuple[int, str]:
+        if "--data-dir" not in words:
+            words = (*words, "--data-dir", str(photos))
+        small = ("--model", "my_cnn", "--image-size", "32", "--epochs", "1", "--num-workers", "0")
+        chosen = [word for i in range(0, len(small), 2) for word in small[i : i + 2] if small[i] not in words]
+        if "--trackers" not in words:
+            chosen += ["--trackers", "none"]
+        return exit_of(lambda config: main_script.main(config, project), lambda: parse_config([*words, *chosen]))
+
+    return call
+
+
+def assert_refused(outcome: tuple[int, str], project: Project, *named: str) -> None:
+    """Exit code 2, one line on stderr with these words in it, and no run."""
+    code, error = outcome
+    assert code == 2, error
+    assert error.startswith("error: ")
+    assert len(error.splitlines()) == 1
+    for word in named:
+        assert word in error
+    assert not project.checkpoint_dir.exists() or not list(project.checkpoint_dir.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--epochs", "0"), ("--epochs 0", "at least 1")),
+        (("--batch-size", "0"), ("--batch-size 0", "at least 1")),
+        (("--image-size", "-3"), ("--image-size -3",)),
+        (("--lr", "0"), ("--lr",)),
+        (("--seed", "-1"), ("--seed",)),
+        (("--run-name", "../x"), ("--run-name",)),
+        (("--dataset", "imagefoldr"), ("data set 'imagefoldr'", "did you mean 'imagefolder'")),
+        (("--model", "resnet81"), ("model 'resnet81'", "did you mean 'resnet18'")),
+        (("--trackers", "commet"), ("tracker 'commet'", "did you mean 'comet'")),
+        (("--device", "cuba"), ("device 'cuba'", "did you mean 'cuda'")),
+        (("--device", "cuda:99"), ("'cuda:99'", "available are: cpu")),
+        (("--loss", "cross_entrophy"), ("loss", "did you mean 'cross_entropy'")),
+        (("--metrics", "f2"), ("metric 'f2'", "did you mean 'f1'")),
+        (("--weights", "nowhere.pt"), ("nowhere.pt",)),
+        (("--weights", "imagenet"), ("my_cnn has no ImageNet weights",)),
+        (("--data-dir", "nowhere"), ("no folder", "nowhere")),
+        (("--resume", "nowhere"), ("no folder nowhere",)),
+        (("--resume", "."), ("not the folder of a run",)),
+    ],
+)
+def test_wrong_options(run_main, project, words, named):
+    assert_refused(run_main(*words), project, *named)
+
+
+def test_wrong_folders(run_main, project, photos, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert_refused(run_main("--data-dir", str(tmp_path / "empty")), project, "no image in", "empty")
+
+    def spoiled(name: str) -> Path:
+        return Path(shutil.copytree(photos, tmp_path / name))
+
+    folder = spoiled("truncated")
+    picture = folder / "val" / "hero" / "007.jpg"
+    picture.write_bytes(picture.read_bytes()[:2000])
+    assert_refused(run_main("--data-dir", str(folder)), project, "007.jpg")
+    folder = spoiled("zero")
+    (folder / "train" / "hero" / "001.jpg").write_bytes(b"")
+    assert_refused(run_main("--data-dir", str(folder)), project, "001.jpg")
+    folder = spoiled("class missing")
+    shutil.rmtree(folder / "train" / "helmet")
+    assert_refused(run_main("--data-dir", str(folder)), project, "'helmet'")
+    folder = spoiled("class empty")
+    (folder / "train" / "third").mkdir()
+    assert_refused(run_main("--data-dir", str(folder)), project, "third")
+
+
+def test_pretrained_weights_that_cannot_be_had(run_main, project, monkeypatch):
+    import urllib.error
+
+    def offline(*args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    assert_refused(run_main("--model", "resnet18"), project, "ImageNet weights", "--weights FILE", "--weights none")
+
+
+def test_weights_that_do_not_fit(run_main, project, tmp_path):
+    torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pt")
+    assert_refused(run_main("--weights", str(tmp_path / "other.pt")), project, "does not fit")
+
+
+def test_a_name_that_is_taken(run_main, project):
+    assert run_main("--run-name", "twice")[0] == 0
+    code, error = run_main("--run-name", "twice")
+    assert (code, len(error.splitlines())) == (2, 1)
+    assert "--resume" in error
+
+
+def test_a_file_in_the_way(run_main, project):
+    project.base_dir.mkdir()
+    project.checkpoint_dir.write_text("I am no folder")
+    code, error = run_main()
+    assert code in (1, 2)
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("script", [evaluate, predict])
+def test_a_run_folder_that_is_none(script, exit_of, tmp_path, photos):
+    paths = {"paths": (photos,)} if script is predict else {}
+    for folder in (tmp_path / "nowhere", photos):
+        code, error = exit_of(script.main, lambda folder=folder: script.Options(folder, **paths))
+        assert (code, len(error.splitlines())) == (2, 1)
+        assert str(folder) in error
+
+
+def test_a_spoiled_run_folder(train, exit_of, photos):
+    run = train(epochs=1)
+    run.best.write_bytes(run.best.read_bytes()[:5000])
+    for script, paths in (evaluate, {}), (predict, {"paths": (photos,)}):
+        code, error = exit_of(script.main, lambda s=script, p=paths: s.Options(run.folder, device="cpu", **p))
+        assert (code, len(error.splitlines())) == (2, 1)
+    run.last.unlink()
+    code, error = exit_of(main_script.main, lambda: parse_config(["--resume", str(run.folder), "--trackers", "none"]))
+    assert (code, "last.pt" in error) == (2, True)
+    run.config.write_text("{")
+    code, error = exit_of(main_script.main, lambda: parse_config(["--resume", str(run.folder)]))
+    assert (code, "config.json" in error) == (2, True)
+
+
+def test_evaluate_without_the_pictures(train, exit_of, photos, tmp_path):
+    folder = Path(shutil.copytree(photos, tmp_path / "short lived"))
+    run = train(data_dir=folder, epochs=1)
+    shutil.rmtree(folder)
+    code, error = exit_of(evaluate.main, lambda: evaluate.Options(run.folder, device="cpu"))
+    assert (code, len(error.splitlines())) == (2, 1)
+    assert "--data-dir" in error
+
+
+def test_out_of_memory_says_what_to_lower(run_main, monkeypatch):
+    def out(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr("torch.nn.functional.cross_entropy", out)
+    monkeypatch.setitem(main_script_losses(), "cross_entropy", out)
+    code, error = run_main()
+    assert code == 1
+    assert len(error.splitlines()) == 1
+    assert "--batch-size" in error
+
+
+def main_script_losses() -> dict:
+    """The registry of losses."""
+    from losses import LOSSES
+
+    return LOSSES
+
+
+def test_odd_names_and_odd_pictures_train(run_main, project, tmp_path):
+    folder = tmp_path / "mes données 写真"
+    draw_demo(folder, {"train": 4, "val": 4})
+    for split in ("train", "val"):
+        (folder / split / "hero").rename(folder / split / "héros et compagnie")
+        picture = Image.open(folder / split / "helmet" / "000.jpg")
+        picture.convert("L").save(folder / split / "helmet" / "grey one.PNG")
+        picture.convert("RGBA").save(folder / split / "helmet" / "größe.png")
+        (folder / split / "helmet" / "notes.txt").write_text("not a picture")
+    assert run_main("--data-dir", str(folder), "--run-name", "odd {name}", "--batch-size", "1000") == (0, "")
+
+
+@pytest.mark.parametrize("script", ["main.py", "evaluate.py", "predict.py"])
+def test_help_needs_nothing_heavy(script, tmp_path):
+    words = [sys.executable, "-X", "importtime", str(HERE / script), "--help"]
+    environment = {**os.environ, "COLUMNS": "80"}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "tyro" in imported
+    assert not {"torch", "poutyne", "imgaug", "comet_ml", "matplotlib", "numpy"} & imported
+    assert all(len(line) <= 80 for line in done.stdout.splitlines()[1:])  # the first one names all of the options
+
+
+def test_an_unknown_option_gets_a_suggestion(tmp_path):
+    words = [sys.executable, str(HERE / "main.py"), "--epoch", "3"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--epochs" in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,69 @@
+"""Grids of pictures: any number, titled, in a file when called from a script, and nothing that waits for a person."""
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+import plots
+import utils
+from data import get_data, get_transforms, make_loaders
+from utils import show_dataset, show_dl
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list[Figure]:
+    """Figures as they are shown."""
+    figures: list[Figure] = []
+    real = utils.show_figure
+    monkeypatch.setattr(utils, "show_figure", lambda figure, *a, **k: (figures.append(figure), real(figure, *a, **k)))
+    monkeypatch.setattr("matplotlib.pyplot.show", lambda *a, **k: pytest.fail("this would wait for a person"))
+    return figures
+
+
+def titles(figure: Figure) -> list[str]:
+    """Titles of the pictures."""
+    return [axes.get_title() for axes in figure.axes if axes.get_title()]
+
+
+@pytest.mark.parametrize("n", [1, 5, 16, 500])
+def test_show_dataset_takes_any_size_and_names_the_classes(photos, tmp_path, drawn, n):
+    data = get_data("imagefolder", photos)
+    show_dataset(data.val, n=n)
+    assert (tmp_path / "show_dataset.png").stat().st_size > 1000
+    assert len(titles(drawn[0])) == min(n, 8)
+    assert set(titles(drawn[0])) <= {"helmet", "hero"}
+
+
+def test_show_dl_shows_what_the_network_sees(photos, tmp_path, drawn):
+    data = get_data("imagefolder", photos)
+    train_dl, val_dl, _ = make_loaders(data, *get_transforms(64), batch_size=6, num_workers=0)
+    show_dl(train_dl, file=tmp_path / "a.png")
+    show_dl(val_dl, file=tmp_path / "b.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.width > 400
+    assert len(titles(drawn[0])) == 6
+    assert set(titles(drawn[1])) == {"helmet", "hero"}  # not the first class only
+    first = drawn[1].axes[0].images[0].get_array()
+    assert (first == val_dl.dataset[0][0].movedim(0, -1).numpy()).all()
+
+
+def test_pictures_of_a_users_own_pipeline(photos, tmp_path, drawn):
+    from torch.utils.data import DataLoader
+    from torchvision.transforms import v2
+
+    from data.imagefolder import PhotoFolder
+
+    normalised = v2.Compose(
+        [v2.Resize((40, 40)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5], [0.2])]
+    )
+    show_dl(DataLoader(PhotoFolder(photos / "train", normalised), batch_size=4, shuffle=True), file=tmp_path / "a.png")
+    assert len(titles(drawn[0])) == 4
+    grey = torch.rand(3, 1, 8, 8)
+    assert plots.image_grid(grey, ["a", "b", "c"]).axes[0].images[0].get_array().shape == (8, 8)
+
+
+def test_no_window_is_opened():
+    figure = plots.confusion_matrix(torch.eye(40, dtype=torch.int64).numpy(), [f"class {i}" for i in range(40)])
+    assert isinstance(figure, Figure)
+    assert figure.canvas.manager is None

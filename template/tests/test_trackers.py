@@ -1,0 +1,160 @@
+"""Comet without a key, resumed, failing, missing; and trackers that cannot stop a run."""
+
+import json
+import sys
+import zipfile
+
+import pytest
+import torch
+
+from callbacks import TRACKERS, get_trackers
+from callbacks.Guarded import Guarded
+from config import Config
+from Project import Run
+from runs import parse_config
+from utils import UserError
+
+pytest.importorskip("comet_ml")
+
+
+def messages(run: Run) -> list[list[dict]]:
+    """What each archive of a run holds, oldest first."""
+    archives = sorted((run / "comet").glob("*.zip"), key=lambda path: path.stat().st_mtime)
+    found = []
+    for path in archives:
+        with zipfile.ZipFile(path) as archive:
+            lines = archive.read("messages.json").decode().splitlines()
+            found.append([json.loads(line) for line in lines])
+    return found
+
+
+def metrics(lines: list[dict]) -> list[tuple[str, float, int | None]]:
+    """(name, value, epoch) of each metric."""
+    found = [line["payload"] for line in lines if line["type"] == "metric_msg"]
+    return [(m["metric"]["metricName"], m["metric"]["metricValue"], m["metric"].get("epoch")) for m in found]
+
+
+def test_without_a_key_an_archive_is_kept_and_complete(train, caplog):
+    run = train(trackers=("comet",))
+    (lines,) = messages(run)
+    logged = metrics(lines)
+    for name in ("loss", "acc", "val_loss", "val_acc", "lr"):
+        assert [epoch for key, _, epoch in logged if key == name] == [1, 2], name
+    final = json.loads(run.metrics.read_text())
+    for name, value in final.items():
+        assert (f"final_{name}", pytest.approx(value)) in [(key, found) for key, found, _ in logged]
+    text = json.dumps(lines)
+    assert "batch_size" in text
+    assert "confusion" in text
+    assert "best.pt" in text
+    assert "comet upload" in caplog.text
+
+
+def test_a_resumed_run_goes_on_with_the_same_experiment(train, project, photos):
+    import main as main_script
+
+    run = train(trackers=("comet",), epochs=1)
+    key = (run / "comet" / "experiment_key.txt").read_text()
+    main_script.main(parse_config(["--resume", str(run.folder), "--epochs", "2"]), project)
+    assert (run / "comet" / "experiment_key.txt").read_text() == key
+    first, second = messages(run)
+    assert {epoch for name, _, epoch in metrics(first) if name == "val_acc"} == {1}
+    assert {epoch for name, _, epoch in metrics(second) if name == "val_acc"} == {2}
+    names = [path.name for path in (run / "comet").glob("*.zip")]
+    assert all(name.startswith(key.strip()) for name in names)
+
+
+def test_a_server_that_does_not_answer_leaves_an_archive(train, monkeypatch, caplog):
+    import comet_ml
+
+    online = []
+
+    def start(online_=online, **settings):
+        if settings["online"]:
+            online_.append(settings)
+            raise ConnectionError("no answer")
+        return real(**settings)
+
+    real = comet_ml.start
+    monkeypatch.setenv("COMET_API_KEY", "x" * 25)
+    monkeypatch.setattr(comet_ml, "start", start)
+    run = train(trackers=("comet",), epochs=1)
+    assert len(online) == 1
+    assert len(messages(run)) == 1
+    assert "no answer" in caplog.text
+
+
+def test_the_key_may_stand_in_the_projects_env_file(train, project, monkeypatch):
+    import comet_ml
+
+    keys = []
+    monkeypatch.setenv("COMET_API_KEY", "")  # so that what the file adds is taken away again
+    monkeypatch.delenv("COMET_API_KEY")
+    monkeypatch.setattr(
+        comet_ml, "start", lambda **settings: keys.append(comet_ml.config.get_api_key(None, comet_ml.get_config()))
+    )
+    project.base_dir.mkdir()
+    project.env_file.write_text("COMET_API_KEY=abcdefghijklmnopqrstuvwxy\n")
+    train(trackers=("comet",), epochs=1)
+    monkeypatch.delenv("COMET_API_KEY")
+    assert keys[0] == "abcdefghijklmnopqrstuvwxy"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("broken"), SystemExit(143)])
+def test_the_experiment_is_ended_however_the_run_ends(train, project, monkeypatch, error):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr("callbacks.Progress.on_epoch_end", fail)
+    with pytest.raises(error if isinstance(error, type) else type(error)):
+        train(trackers=("comet",), run_name="ended")
+    (lines,) = messages(Run(project.checkpoint_dir / "ended"))
+    assert ("val_acc", 1) in [(name, epoch) for name, _, epoch in metrics(lines)]
+
+
+def test_a_tracker_that_fails_costs_a_warning(train, monkeypatch, caplog):
+    calls = []
+
+    class Failing:
+        def __getattr__(self, name):
+            def call(*args, **kwargs):
+                calls.append(name)
+                if name == "on_epoch_end":
+                    raise ConnectionError("server gone")
+
+            return call
+
+    monkeypatch.setitem(TRACKERS, "failing", lambda run, config, env: Failing())
+    run = train(trackers=("failing",))
+    assert calls.count("on_epoch_end") == 1
+    assert calls[-1] == "end"
+    assert caplog.text.count("server gone") == 1
+    assert torch.load(run.last, weights_only=True)["epoch"] == 2
+
+    def cannot_start(run, config, env):
+        raise OSError("read-only")
+
+    monkeypatch.setitem(TRACKERS, "failing", cannot_start)
+    train(trackers=("failing",), run_name="second")
+    assert "read-only" in caplog.text
+
+
+def test_a_tracker_that_is_not_installed_says_how_to_get_it(train, project, monkeypatch):
+    monkeypatch.setitem(sys.modules, "comet_ml", None)
+    with pytest.raises(UserError, match="pip install comet_ml"):
+        train(trackers=("comet",))
+    assert not list(project.checkpoint_dir.iterdir())
+    train(trackers=("none",))
+
+
+def test_no_tracker_is_started_for_none_and_csv(tmp_path):
+    with get_trackers(Config(trackers=("none", "csv")), Run(tmp_path), tmp_path / ".env") as trackers:
+        assert trackers == []
+
+
+def test_guarded_passes_results_on():
+    class Double:
+        def log(self, x):
+            return x + 1
+
+    assert Guarded("double", Double).log(1) == 2
