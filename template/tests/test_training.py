@@ -2,13 +2,19 @@
 
 import csv
 import json
+import os
 import random
+import re
 import shutil
+import subprocess
 import sys
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from packaging.requirements import Requirement
 from PIL import Image
 from torch import nn
 
@@ -437,3 +443,44 @@ def test_any_number_of_classes(train, photos, tmp_path, n_classes):
     run = train(data_dir=folder, epochs=1, batch_size=1000)
     assert len(read(run.classes)) == n_classes
     assert torch.load(run.best, weights_only=True)["head.weight"].shape[0] == n_classes
+
+
+# The project as such
+
+HERE = Path(__file__).resolve().parents[1]
+
+
+def test_importing_does_nothing(tmp_path):
+    code = (
+        "import builtins, os, socket, sys\n"
+        "def refuse(*a, **k): raise AssertionError('this would go to the network')\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n"
+        "import Project, callbacks, config, data, losses, metrics, models, plots, report, runs, utils\n"
+        "import main, evaluate, predict\n"
+    )
+    before = sorted(path for path in HERE.rglob("*") if "__pycache__" not in path.parts)
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "HOME": str(tmp_path), "TORCH_HOME": str(tmp_path / "torch")}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert not (tmp_path / "torch").exists()
+    assert sorted(path for path in HERE.rglob("*") if "__pycache__" not in path.parts) == before
+
+
+def test_nothing_personal_is_in_the_code():
+    for path in [
+        *HERE.glob("*.py"),
+        *(p for folder in ("data", "models", "callbacks") for p in (HERE / folder).rglob("*.py")),
+    ]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"""["'](workspace|api_key)["']\s*[:=]\s*["']\w""", text), path
+        assert not re.search(r"""(workspace|api_key)\s*=\s*["']\w""", text), path
+
+
+def test_requirements_can_be_installed_on_todays_python():
+    lines = (HERE / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    wanted = [Requirement(line.partition("#")[0]) for line in lines if line.partition("#")[0].strip()]
+    assert "imaug" in {requirement.name for requirement in wanted}
+    for requirement in wanted:
+        assert requirement.specifier.contains(version(requirement.name), prereleases=True), requirement
+        assert not any(clause.operator in ("==", "<", "<=") for clause in requirement.specifier), requirement

@@ -1,0 +1,378 @@
+"""The mistakes that templates of this kind make, each as a change to the code that would make it again.
+
+`python tests/mistakes.py` puts them back one by one, in copies of `template/`, and shows which test fails for each.
+A row is one line of the list "what goes wrong in templates"; some of them can go wrong in several places.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+TEMPLATE = Path(__file__).resolve().parents[1] / "template"
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A mistake, and how to make it again.
+
+    Attributes:
+        row: what goes wrong.
+        file: in `template/`.
+        right, wrong: text in that file, which stands there once, and what takes its place.
+        test: the tests that should notice, as pytest's `-k` takes them.
+    """
+
+    row: str
+    file: str
+    right: str
+    wrong: str
+    test: str
+
+
+MISTAKES = [
+    Mistake(
+        "plateau watches accuracy with mode min",
+        "callbacks/__init__.py",
+        "plateau = ReduceLROnPlateau(monitor=MONITOR, mode=MODE",
+        'plateau = ReduceLROnPlateau(monitor=MONITOR, mode="min"',
+        "accuracy_that_rises",
+    ),
+    Mistake(
+        "checkpoint watches loss, the others accuracy",
+        "callbacks/__init__.py",
+        "ModelCheckpoint(escape(run.best), monitor=MONITOR, mode=MODE,",
+        'ModelCheckpoint(escape(run.best), monitor="val_loss", mode="min",',
+        "best_is_what_all_three",
+    ),
+    Mistake(
+        "early-stop patience equals the number of epochs",
+        "callbacks/__init__.py",
+        "config.patience or max(1, config.epochs // 3)",
+        "config.patience or config.epochs",
+        "plateau_cuts_the_rate",
+    ),
+    Mistake(
+        "test score from the last weights",
+        "main.py",
+        "        network.load_state_dict(torch.load(run.best, map_location=device, weights_only=True))\n",
+        "",
+        "scores_are_those_of_the_best",
+    ),
+    Mistake(
+        "frozen network in train mode",
+        "models/classifier.py",
+        "        if self.frozen:\n            self.backbone.eval()\n",
+        "",
+        "frozen_network_stays",
+    ),
+    Mistake(
+        "frozen network with gradients",
+        "models/classifier.py",
+        "        self.backbone.requires_grad_(False)\n",
+        "",
+        "frozen_network_stays",
+    ),
+    Mistake(
+        "no ImageNet normalisation before a pretrained network",
+        "models/classifier.py",
+        "return (images / 255 - self.mean) / self.std",
+        "return images / 255",
+        "normalise_bytes",
+    ),
+    Mistake(
+        "imgaug's random state copied into every worker",
+        "data/transformation/ImgAugTransform.py",
+        "        for part in self.parts:\n            part.random_state = rng\n",
+        "",
+        "any_augmenter_of_imgaug or every_view_differs or views_follow",
+    ),
+    Mistake(
+        "imgaug's random state left to itself",
+        "data/transformation/ImgAugTransform.py",
+        "        rng.generator = np.random.Generator(np.random.SFC64(torch.randint(2**63 - 1, ()).item()))\n",
+        "",
+        "every_view_differs or views_follow",
+    ),
+    Mistake(
+        "epoch 2 identical to epoch 1",
+        "data/loaders.py",
+        "        self.epoch += 1\n",
+        "",
+        "every_view_differs",
+    ),
+    Mistake(
+        "views that depend on the worker",
+        "data/loaders.py",
+        "with nullcontext() if seed is None else seeded(seed):",
+        "with nullcontext():",
+        "views_follow_the_seed",
+    ),
+    Mistake(
+        "unseeded random split",
+        "data/splits.py",
+        "torch.randperm(len(targets), generator=generator)",
+        "torch.randperm(len(targets))",
+        "val_is_split_in_two",
+    ),
+    Mistake(
+        "a split that is not stratified",
+        "data/splits.py",
+        "    order = order[targets[order].argsort(stable=True)]",
+        "    order = order[:]",
+        "split_holds_each_item or val_is_split",
+    ),
+    Mistake(
+        "class indices of val taken from val's own folders",
+        "data/imagefolder.py",
+        "        if odd := set(train.classes) ^ set(other.classes):",
+        "        if odd := set():",
+        "folders_that_will_not_do",
+    ),
+    Mistake(
+        "weights downloaded at import",
+        "models/resnet.py",
+        "from models.classifier import Classifier, WeightsError\n",
+        "from models.classifier import Classifier, WeightsError\n\n"
+        'backbone = torchvision.models.resnet18(weights="IMAGENET1K_V1")\n',
+        "importing_does_nothing",
+    ),
+    Mistake(
+        "one module shared by all calls",
+        "models/resnet.py",
+        "def resnet18(n_classes",
+        "import functools\n\n\n@functools.cache\ndef shared():\n    return torchvision.models.resnet18()\n\n\n"
+        "def resnet18(n_classes: int, pretrained: bool = True) -> Classifier:\n"
+        "    network = shared()\n    network.fc = nn.Identity()\n"
+        "    network = Classifier(network, 512, n_classes)\n"
+        "    return network.freeze() if pretrained else network\n\n\ndef resnet18_before(n_classes",
+        "network_of_its_own",
+    ),
+    Mistake(
+        "number of classes in the code",
+        "models/classifier.py",
+        "self.head = nn.Linear(n_features, n_classes)",
+        "self.head = nn.Linear(n_features, 2)",
+        "any_number_of_classes or as_many_outputs",
+    ),
+    Mistake(
+        "feature width in the code",
+        "models/classifier.py",
+        "self.head = nn.Linear(n_features, n_classes)",
+        "self.head = nn.Linear(512, n_classes)",
+        "as_many_outputs",
+    ),
+    Mistake(
+        "workspace in the code",
+        "callbacks/CometCallback.py",
+        '        project = {"project_name"',
+        '        project = {"workspace": "somebody", "project_name"',
+        "nothing_personal",
+    ),
+    Mistake(
+        "Project(base_dir=…) ignored by the other paths",
+        "Project.py",
+        '        return Path(self.base_dir) / "checkpoint"',
+        '        return Path(__file__).parent / "checkpoint"',
+        "paths_follow_base_dir",
+    ),
+    Mistake(
+        "an empty dataset/ is created",
+        "Project.py",
+        '        return Path(self.base_dir) / "dataset"',
+        '        (Path(self.base_dir) / "dataset").mkdir(parents=True, exist_ok=True)\n'
+        '        return Path(self.base_dir) / "dataset"',
+        "paths_follow_base_dir",
+    ),
+    Mistake(
+        "a bare FileNotFoundError",
+        "data/imagefolder.py",
+        "    if not data_dir.is_dir():\n        raise UserError(",
+        "    if not data_dir.is_dir():\n        raise FileNotFoundError(",
+        "wrong_options or folders_that_will_not_do",
+    ),
+    Mistake(
+        "a tracker that needs an account to start",
+        "callbacks/CometCallback.py",
+        "        if has_key:\n",
+        "        if True:\n",
+        "without_a_key",
+    ),
+    Mistake(
+        "a tracker that has no offline mode",
+        "callbacks/CometCallback.py",
+        "comet_ml.start(online=False,",
+        "comet_ml.start(online=True,",
+        "without_a_key",
+    ),
+    Mistake(
+        "metrics logged without an epoch",
+        "callbacks/CometCallback.py",
+        "self.experiment.log_metrics(metrics, epoch=epoch_number, step=epoch_number)",
+        "self.experiment.log_metrics(metrics)",
+        "without_a_key",
+    ),
+    Mistake(
+        "the tracker run never ended",
+        "callbacks/__init__.py",
+        "        for tracker in trackers:\n            tracker.end()\n",
+        "        pass\n",
+        "ended_however",
+    ),
+    Mistake(
+        "resume starts a second tracker run",
+        "callbacks/CometCallback.py",
+        '            "experiment_key": known,\n',
+        "",
+        "goes_on_with_the_same_experiment",
+    ),
+    Mistake(
+        "pictures block the script",
+        "utils.py",
+        '        figure.savefig(file, bbox_inches="tight")\n',
+        '        figure.savefig(file, bbox_inches="tight")\n'
+        "        import matplotlib.pyplot\n\n        matplotlib.pyplot.show()\n",
+        "show_dl or show_dataset",
+    ),
+    Mistake(
+        "show_dataset fails below 6 images",
+        "utils.py",
+        "min(n, len(dataset))",
+        "max(n, 6)",
+        "show_dataset",
+    ),
+    Mistake(
+        "no class names in pictures",
+        "utils.py",
+        "str(classes[int(label)] if classes else int(label))",
+        "str(int(label))",
+        "show_dataset",
+    ),
+    Mistake(
+        "runs without classes",
+        "runs.py",
+        "        write_json(run.classes, data.classes)\n",
+        "",
+        "predict_needs_the_run_folder_alone or leaves_a_folder",
+    ),
+    Mistake(
+        "runs without config",
+        "runs.py",
+        "        write_json(run.config, describe(replace(config, run_name=name)))\n",
+        "",
+        "predict_needs_the_run_folder_alone or leaves_a_folder",
+    ),
+    Mistake(
+        "checkpoints without preprocessing",
+        "models/classifier.py",
+        'self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))',
+        'self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)',
+        "normalise_bytes",
+    ),
+    Mistake(
+        "plateau lost on resume",
+        "callbacks/SaveState.py",
+        '        self.plateau.load_state_dict(self.state["plateau"])\n',
+        "",
+        "resumed_run_equals",
+    ),
+    Mistake(
+        "best-so-far lost on resume",
+        "callbacks/SaveState.py",
+        '        self.best.current_best = self.state["best"]\n',
+        "",
+        "resumed_run_equals",
+    ),
+    Mistake(
+        "early-stop counter lost on resume",
+        "callbacks/SaveState.py",
+        'self.stop.best, self.stop.wait = self.state["best"], self.state["wait"]',
+        "pass",
+        "resumed_run_equals",
+    ),
+    Mistake(
+        "optimizer lost on resume",
+        "callbacks/SaveState.py",
+        '        self.model.optimizer.load_state_dict(self.state["optimizer"])\n',
+        "",
+        "resumed_run_equals",
+    ),
+    Mistake(
+        "random states lost on resume",
+        "callbacks/SaveState.py",
+        '        set_random_states(self.state["random"])\n',
+        "",
+        "resumed_run_equals",
+    ),
+    Mistake(
+        "validation shares training's transform",
+        "data/loaders.py",
+        "DataLoader(View(data.val, val_transform, data.classes)",
+        "DataLoader(View(data.val, train_transform, data.classes)",
+        "validation_is_not_augmented",
+    ),
+    Mistake(
+        "aspect ratio squashed",
+        "data/transformation/__init__.py",
+        "resize = v2.Resize(round(image_size * 8 / 7))",
+        "resize = v2.Resize((round(image_size * 8 / 7), round(image_size * 8 / 7)))",
+        "aspect_ratio",
+    ),
+    Mistake(
+        "40 % of pictures upside-down",
+        "data/transformation/__init__.py",
+        "        iaa.Fliplr(0.5),\n",
+        "        iaa.Fliplr(0.5),\n        iaa.Flipud(0.4),\n",
+        "upside_down",
+    ),
+    Mistake(
+        "one augmenter version pinned to a dead library",
+        "requirements.txt",
+        "imaug>=0.4.3",
+        "imgaug==0.4.0",
+        "requirements_can_be_installed",
+    ),
+]
+
+
+def caught(mistake: Mistake | None, tests: str) -> tuple[bool, str]:
+    """Copies the template, makes the mistake, runs the tests.
+
+    Args:
+        mistake: None for the template as it is.
+        tests: as pytest's `-k` takes them.
+
+    Returns:
+        Whether a test failed (not: could not be run), and the end of pytest's output.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        ignore = shutil.ignore_patterns("checkpoint", "dataset", ".*", "__pycache__")
+        copy = Path(shutil.copytree(TEMPLATE, Path(folder) / "copy", ignore=ignore))
+        if mistake:
+            file = copy / mistake.file
+            text = file.read_text(encoding="utf-8")
+            if text.count(mistake.right) != 1:
+                raise ValueError(f"{mistake.file} holds {text.count(mistake.right)} times: {mistake.right!r}")
+            file.write_text(text.replace(mistake.right, mistake.wrong), encoding="utf-8")
+        words = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", tests, "tests"]
+        done = subprocess.run(words, cwd=copy, capture_output=True, text=True, timeout=600)
+        end = "\n".join(done.stdout.strip().splitlines()[-3:])
+        return done.returncode == 1 and " failed" in end, end
+
+
+def main() -> int:
+    """Makes each mistake again; returns how many no test noticed."""
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(lambda mistake: caught(mistake, mistake.test), MISTAKES))
+    for mistake, (noticed, end) in zip(MISTAKES, outcomes, strict=True):
+        print(f"{'noticed' if noticed else 'MISSED '}  {mistake.row}\n         {end.splitlines()[0]}")
+    missed = sum(not noticed for noticed, _ in outcomes)
+    print(f"{len(MISTAKES) - missed} of {len(MISTAKES)} mistakes noticed")
+    return missed
+
+
+if __name__ == "__main__":
+    sys.exit(main() > 0)
