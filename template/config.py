@@ -31,8 +31,8 @@ class Config:
     """How many times the training set is gone through, at most."""
     batch_size: int = 32
     """Images in a batch."""
-    lr: float = 1e-3
-    """Learning rate at the start."""
+    lr: float | None = None
+    """Learning rate at the start. If not given: 0.003 where only the head trains, 0.001 where everything does."""
     loss: str = "cross_entropy"
     """cross_entropy or one of your own in losses/."""
     metrics: tuple[str, ...] = ("f1",)
@@ -55,7 +55,7 @@ class Config:
     """A run's folder: goes on from its last complete epoch, with its options."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot work, before anything is imported or written."""
+        """Refuses what cannot work, before anything is imported or written; fills in the patience."""
         for name in ("epochs", "batch_size", "image_size", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -64,7 +64,9 @@ class Config:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise UserError(f"--{dashes(name)} {value}: 0 or more is needed")
-        if not 0 < self.lr < float("inf"):
+        if self.patience is None:  # kept with the run, so that more epochs on resume do not change it
+            object.__setattr__(self, "patience", max(1, self.epochs // 3))
+        if self.lr is not None and not 0 < self.lr < float("inf"):
             raise UserError(f"--lr {self.lr}: a learning rate above 0 is needed")
         if self.run_name is not None and (self.run_name in ("", ".", "..") or set(self.run_name) & set("/\\\0")):
             raise UserError(f"--run-name {self.run_name!r}: give a plain folder name")

@@ -52,6 +52,7 @@ def main(config: Config, project: Project = project) -> Run:
 
     config = choose_dataset(config, project)
     data = get_data(config.dataset, data_folder(config, project), config.split_seed, state and state["split"])
+    logger.info("%s: %s", config.dataset, data)
     check_images([data.train, data.val, data.test])
     config = replace(config, image_size=config.image_size or data.image_size)
     train_transform, val_transform = get_transforms(config.image_size)
@@ -65,7 +66,7 @@ def main(config: Config, project: Project = project) -> Run:
     )
 
     network, weights = build_network(config, len(data.classes), resumed=state is not None)
-    config = replace(config, weights=weights)
+    config = replace(config, weights=weights, lr=config.lr or (3e-3 if network.frozen else 1e-3))
     check_batch(network, val_dl)
 
     with run_folder(config, project, data) as run, get_trackers(config, run, project.env_file) as trackers:
@@ -82,6 +83,8 @@ def main(config: Config, project: Project = project) -> Run:
             epoch_metrics=[(name, metric(len(data.classes))) for name, metric in metrics.items()],
             device=device,
         )
+        if state and state["stopped"]:
+            logger.info("This run has stopped early, after epoch %d: nothing is left to train.", state["epoch"])
         train_dl.sampler.epoch = first_epoch = state["epoch"] + 1 if state else 1
         model.fit_generator(
             train_dl,

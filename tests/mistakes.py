@@ -50,9 +50,9 @@ MISTAKES = [
     ),
     Mistake(
         "early-stop patience equals the number of epochs",
-        "callbacks/__init__.py",
-        "config.patience or max(1, config.epochs // 3)",
-        "config.patience or config.epochs",
+        "config.py",
+        "max(1, self.epochs // 3)",
+        "self.epochs",
         "plateau_cuts_the_rate",
     ),
     Mistake(
@@ -137,7 +137,10 @@ MISTAKES = [
         "models/resnet.py",
         "from models.classifier import Classifier, WeightsError\n",
         "from models.classifier import Classifier, WeightsError\n\n"
-        'backbone = torchvision.models.resnet18(weights="IMAGENET1K_V1")\n',
+        "try:\n"
+        '    backbone = torchvision.models.resnet18(weights="IMAGENET1K_V1")\n'
+        "except Exception:\n"
+        "    backbone = None\n",
         "importing_does_nothing",
     ),
     Mistake(
@@ -168,8 +171,8 @@ MISTAKES = [
     Mistake(
         "workspace in the code",
         "callbacks/CometCallback.py",
-        '        project = {"project_name"',
-        '        project = {"workspace": "somebody", "project_name"',
+        "        settings = {\n",
+        '        settings = {\n            "workspace": "somebody",\n',
         "nothing_personal",
     ),
     Mistake(
@@ -198,7 +201,7 @@ MISTAKES = [
         "a tracker that needs an account to start",
         "callbacks/CometCallback.py",
         "        if has_key:\n",
-        "        if True:\n",
+        '        if not has_key:\n            raise ValueError("sign up first")\n        if has_key:\n',
         "without_a_key",
     ),
     Mistake(

@@ -62,16 +62,15 @@ class CometCallback(Logger):
                 display_summary_level=0,
             ),
         }
-        project = {"project_name": os.environ.get("COMET_PROJECT_NAME", "image-classification")}
         self.experiment = None
         has_key = bool(comet_ml.config.get_api_key(None, comet_ml.get_config()))
         if has_key:
             try:
-                self.experiment = comet_ml.start(online=True, **project, **settings)
+                self.experiment = comet_ml.start(online=True, **settings)
             except Exception as error:
                 logger.warning("Comet refuses (%s: %s)", type(error).__name__, error)
         if self.experiment is None or not self.experiment.alive:
-            self.experiment = comet_ml.start(online=False, **project, **settings)
+            self.experiment = comet_ml.start(online=False, **settings)
             logger.info("Comet: %s, so this run is kept offline", "no answer" if has_key else "no key")
         key_file.write_text(self.experiment.get_key() + "\n", encoding="utf-8")
         self.online = not isinstance(self.experiment, comet_ml.OfflineExperiment)

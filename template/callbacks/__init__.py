@@ -74,10 +74,9 @@ def get_callbacks(config: Config, run: Run, trackers: list[Guarded], state: dict
         trackers: from `get_trackers`.
         state: what `last.pt` held, to go on from there; None at a new start.
     """
-    patience = config.patience or max(1, config.epochs // 3)
     best = ModelCheckpoint(escape(run.best), monitor=MONITOR, mode=MODE, save_best_only=True)
-    plateau = ReduceLROnPlateau(monitor=MONITOR, mode=MODE, factor=0.1, patience=patience // 2)
-    stop = EarlyStopping(monitor=MONITOR, mode=MODE, patience=patience)
+    plateau = ReduceLROnPlateau(monitor=MONITOR, mode=MODE, factor=0.1, patience=config.patience // 2)
+    stop = EarlyStopping(monitor=MONITOR, mode=MODE, patience=config.patience)
     log = CSVLogger(str(run.log), append=state is not None)
     return [log, plateau, best, stop, *trackers, Progress(), SaveState(run, plateau, best, stop, state)]
 

@@ -13,7 +13,7 @@ from utils import UserError
 
 logger = logging.getLogger(__name__)
 
-LAYOUT = "expected are train/<class>/*.jpg and val/<class>/*.jpg in it"
+LAYOUT = "expected are {0}/train/<class>/*.jpg and {0}/val/<class>/*.jpg"
 
 
 class PhotoFolder(ImageFolder):
@@ -47,9 +47,9 @@ def imagefolder(data_dir: Path, split_seed: int = 0, image_size: int = 224) -> D
     """
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
-        raise UserError(f"there is no folder {data_dir}; {LAYOUT}")
+        raise UserError(f"there is no folder {data_dir}; {LAYOUT.format(data_dir)}")
     if not any(is_image(file) for _, _, names in os.walk(data_dir, followlinks=True) for file in names):
-        raise UserError(f"there is no image in {data_dir}; {LAYOUT}")
+        raise UserError(f"there is no image in {data_dir}; {LAYOUT.format(data_dir)}")
     test_dir = data_dir / "test"
     return read_folders(
         data_dir / "train",
@@ -80,12 +80,12 @@ def read_folders(
     Raises:
         UserError: a folder, a class or its images are missing; says which.
     """
-    folders = {}
+    folders = []
     for path in filter(None, (train_dir, val_dir, test_dir)):
         if not Path(path).is_dir():
-            raise UserError(f"there is no folder {path}; {LAYOUT}".replace("in it", f"in {Path(path).parent}"))
-        folders[path] = check_folder(PhotoFolder(path))
-    train, *others = folders.values()
+            raise UserError(f"there is no folder {path}; {LAYOUT.format(Path(path).parent)}")
+        folders.append(check_folder(PhotoFolder(path)))
+    train, *others = folders
     for other in others:
         if odd := set(train.classes) ^ set(other.classes):
             name = sorted(odd)[0]

@@ -27,6 +27,11 @@ class Data:
     classes: list[str]
     image_size: int = 224
 
+    def __str__(self) -> str:
+        """One line for people."""
+        sizes = f"{len(self.train)} images to train, {len(self.val)} to validate, {len(self.test)} to test"
+        return f"{len(self.classes)} classes; {sizes}"
+
 
 def file_names(dataset: Dataset) -> list[str]:
     """Names of a data set's items: its files relative to the data folder, or their numbers if it has no `files`."""

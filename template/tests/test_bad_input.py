@@ -208,3 +208,13 @@ def test_an_unknown_option_gets_a_suggestion(tmp_path):
     assert done.returncode == 2
     assert "--epochs" in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_a_missing_system_library_is_named(tmp_path):
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    words = [sys.executable, str(HERE / "main.py"), "--data-dir", str(tmp_path)]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "libgl1" in done.stderr

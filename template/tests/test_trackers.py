@@ -84,20 +84,43 @@ def test_a_server_that_does_not_answer_leaves_an_archive(train, monkeypatch, cap
     assert "no answer" in caplog.text
 
 
-def test_the_key_may_stand_in_the_projects_env_file(train, project, monkeypatch):
+class Online:
+    """What comet_ml.start returns where a server answers: it records."""
+
+    alive, url = True, "https://example.org/experiment"
+
+    def __init__(self, **settings):
+        import comet_ml
+
+        self.calls = [("start", (), {**settings, "key": comet_ml.config.get_api_key(None, comet_ml.get_config())})]
+
+    def get_key(self):
+        return "k" * 32
+
+    def __getattr__(self, name):
+        return lambda *args, **kwargs: self.calls.append((name, args, kwargs))
+
+
+def test_with_a_key_in_the_projects_env_file_it_reports_online(train, project, monkeypatch, caplog):
     import comet_ml
 
-    keys = []
+    started = []
     monkeypatch.setenv("COMET_API_KEY", "")  # so that what the file adds is taken away again
     monkeypatch.delenv("COMET_API_KEY")
-    monkeypatch.setattr(
-        comet_ml, "start", lambda **settings: keys.append(comet_ml.config.get_api_key(None, comet_ml.get_config()))
-    )
+    monkeypatch.setattr(comet_ml, "start", lambda **settings: started.append(Online(**settings)) or started[-1])
     project.base_dir.mkdir()
     project.env_file.write_text("COMET_API_KEY=abcdefghijklmnopqrstuvwxy\n")
-    train(trackers=("comet",), epochs=1)
+    run = train(trackers=("comet",))
     monkeypatch.delenv("COMET_API_KEY")
-    assert keys[0] == "abcdefghijklmnopqrstuvwxy"
+    (experiment,) = started
+    settings = experiment.calls[0][2]
+    assert settings["online"] is True
+    assert settings["key"] == "abcdefghijklmnopqrstuvwxy"
+    assert [kwargs["epoch"] for name, _, kwargs in experiment.calls if name == "log_metrics" and kwargs] == [1, 2]
+    assert {"log_parameters", "log_confusion_matrix", "log_model"} <= {name for name, _, _ in experiment.calls}
+    assert experiment.calls[-1][0] == "end"
+    assert experiment.url in caplog.text
+    assert not list((run / "comet").glob("*.zip"))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("broken"), SystemExit(143)])

@@ -218,6 +218,7 @@ def test_a_run_leaves_a_folder_that_explains_itself(train, project, photos):
     assert config["options"]["dataset"] == "imagefolder"
     assert config["options"]["weights"] == "none"
     assert config["options"]["image_size"] == 32
+    assert config["options"]["lr"] == 1e-3
     assert config["versions"]["torch"]
     split = read(run.split)
     assert len(split["train"]) == 24
@@ -328,7 +329,8 @@ def test_resume_refuses_what_would_change_the_run(train, exit_of):
     assert "--lr" in error
     code, error = exit_of(lambda config: None, lambda: parse_config(["--resume", str(run.folder), "--epochs", "0"]))
     assert code == 2
-    assert parse_config(["--resume", str(run.folder), "--epochs", "9"]).epochs == 9
+    longer = parse_config(["--resume", str(run.folder), "--epochs", "9"])
+    assert (longer.epochs, longer.patience) == (9, 1)
     assert parse_config(["--resume", str(run.folder)]).model == "my_cnn"
 
 

@@ -5,10 +5,18 @@ Change `augmenter` below, call `show_dl` in the notebook, and see what your chan
 
 from collections.abc import Callable
 
-import imgaug.augmenters as iaa
 import torch
 from PIL import Image
 from torchvision.transforms import v2
+
+from utils import UserError
+
+try:
+    import imgaug.augmenters as iaa
+except ImportError as error:
+    if "libGL" not in str(error):
+        raise
+    raise UserError(f"OpenCV, which imgaug needs, lacks a system library ({error}); apt install libgl1") from error
 
 from data.transformation.ImgAugTransform import ImgAugTransform
 
