@@ -38,7 +38,7 @@ class Config:
     metrics: tuple[str, ...] = ("f1",)
     """Figures in the log beside loss and accuracy: f1 or your own in metrics/."""
     patience: int | None = None
-    """Epochs without improvement until training stops; after half of them the rate is cut. If not given: epochs / 3."""
+    """Epochs without improvement until training stops; after half of them the rate is cut. If not given: epochs / 2."""
 
     seed: int = 0
     """Drives the initial weights, the order of the images and their augmentation."""
@@ -65,7 +65,7 @@ class Config:
             if value is not None and value < 0:
                 raise UserError(f"--{dashes(name)} {value}: 0 or more is needed")
         if self.patience is None:  # kept with the run, so that more epochs on resume do not change it
-            object.__setattr__(self, "patience", max(1, self.epochs // 3))
+            object.__setattr__(self, "patience", max(1, self.epochs // 2))
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise UserError(f"--lr {self.lr}: a learning rate above 0 is needed")
         if self.run_name is not None and (self.run_name in ("", ".", "..") or set(self.run_name) & set("/\\\0")):

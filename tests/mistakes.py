@@ -51,7 +51,7 @@ MISTAKES = [
     Mistake(
         "early-stop patience equals the number of epochs",
         "config.py",
-        "max(1, self.epochs // 3)",
+        "max(1, self.epochs // 2)",
         "self.epochs",
         "plateau_cuts_the_rate",
     ),
