@@ -1,4 +1,4 @@
-"""Photographs in folders: `<data_dir>/train/<class>/*` and `<data_dir>/val/<class>/*`, `test/` if there is one."""
+"""Photographs in folders: `train/<class>/*` and `val/<class>/*`, `test/` if there is one; or just `<class>/*`."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from utils import UserError
 
 logger = logging.getLogger(__name__)
 
-LAYOUT = "expected are {0}/train/<class>/*.jpg and {0}/val/<class>/*.jpg"
+LAYOUT = "expected are {0}/train/<class>/*.jpg and {0}/val/<class>/*.jpg, or {0}/<class>/*.jpg"
 
 
 class PhotoFolder(ImageFolder):
@@ -23,10 +23,16 @@ class PhotoFolder(ImageFolder):
         files: for each item its path relative to the data folder, such as "train/daisy/1.jpg".
     """
 
-    def __init__(self, root: str | Path, transform=None) -> None:
-        super().__init__(str(root), transform, loader=read_image, is_valid_file=is_image, allow_empty=True)
-        top = Path(root).parent
-        self.files = [Path(path).relative_to(top).as_posix() for path, _ in self.samples]
+    def __init__(self, root: str | Path, data_dir: str | Path | None = None) -> None:
+        """Lists the pictures.
+
+        Args:
+            root: holds a folder for each class.
+            data_dir: what `files` is relative to; the parent of `root` by default.
+        """
+        super().__init__(str(root), loader=read_image, is_valid_file=is_image, allow_empty=True)
+        data_dir = Path(data_dir or Path(root).parent)
+        self.files = [Path(path).relative_to(data_dir).as_posix() for path, _ in self.samples]
 
     def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
         """Names of the class folders, sorted, and their labels."""
@@ -37,9 +43,12 @@ class PhotoFolder(ImageFolder):
 def imagefolder(data_dir: Path, split_seed: int = 0, image_size: int = 224) -> Data:
     """Reads `train/`, `val/` and, if it is there, `test/` below `data_dir`; without a `test/`, val is cut in two.
 
+    Where there is neither `train/` nor `val/`, the folders are taken for classes, and seven tenths of each are for
+    training.
+
     Args:
         data_dir: the folder with the pictures.
-        split_seed: decides which half of `val/` becomes the test set.
+        split_seed: decides how what has to be split is split.
         image_size: passed on.
 
     Raises:
@@ -50,6 +59,11 @@ def imagefolder(data_dir: Path, split_seed: int = 0, image_size: int = 224) -> D
         raise UserError(f"there is no folder {data_dir}; {LAYOUT.format(data_dir)}")
     if not any(is_image(file) for _, _, names in os.walk(data_dir, followlinks=True) for file in names):
         raise UserError(f"there is no image in {data_dir}; {LAYOUT.format(data_dir)}")
+    if not (data_dir / "train").is_dir() and not (data_dir / "val").is_dir():
+        pictures = check_folder(PhotoFolder(data_dir, data_dir))
+        check_two_classes(pictures)
+        train, val, test = stratified_split(pictures, (0.7, 0.15, 0.15), split_seed)
+        return Data(train, val, test, pictures.classes, image_size)
     test_dir = data_dir / "test"
     return read_folders(
         data_dir / "train",
@@ -91,8 +105,7 @@ def read_folders(
             name = sorted(odd)[0]
             here, there = (train, other) if name in train.classes else (other, train)
             raise UserError(f"the class {name!r} is in {here.root} but not in {there.root}; both need the same classes")
-    if len(train.classes) < 2:
-        raise UserError(f"{train_dir} holds one class only, {train.classes[0]!r}; at least two are needed")
+    check_two_classes(train)
     val, test = others if test_dir else stratified_split(others[0], split, split_seed)
     return Data(train, val, test, train.classes, image_size)
 
@@ -146,6 +159,16 @@ def check_folder(folder: PhotoFolder) -> PhotoFolder:
     if strangers:
         logger.warning("passed over in %s, being no images: %s", folder.root, shorten(strangers))
     return folder
+
+
+def check_two_classes(folder: PhotoFolder) -> None:
+    """Refuses a folder with a single class.
+
+    Raises:
+        UserError: there is nothing to tell apart.
+    """
+    if len(folder.classes) < 2:
+        raise UserError(f"{folder.root} holds one class only, {folder.classes[0]!r}; at least two are needed")
 
 
 def shorten(names: Sequence[str], at_most: int = 3) -> str:

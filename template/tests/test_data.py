@@ -142,6 +142,17 @@ def test_a_test_folder_is_left_whole(photos, tmp_path):
     assert all(name.startswith("test/") for name in file_names(data.test))
 
 
+def test_one_folder_of_classes_is_split_in_three(photos, tmp_path):
+    folder = Path(shutil.copytree(photos / "train", tmp_path / "plain"))
+    data = get_data("imagefolder", folder)
+    for part, share in (data.train, 0.7), (data.val, 0.15), (data.test, 0.15):
+        for label in (0, 1):
+            assert abs(labels(part).count(label) - 12 * share) <= 1
+    names = [name for part in (data.train, data.val, data.test) for name in file_names(part)]
+    assert sorted(names) == sorted(f"{c}/{i:03}.jpg" for c in ("helmet", "hero") for i in range(12))
+    assert file_names(get_data("imagefolder", folder, split_seed=1).test) != file_names(data.test)
+
+
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.7, 0.15, 0.15), (0.1, 0.9)])
 def test_a_split_holds_each_item_once_and_each_class_in_its_share(fractions):
     class Labels(torch.utils.data.Dataset):

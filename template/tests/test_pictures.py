@@ -50,14 +50,13 @@ def test_show_dl_shows_what_the_network_sees(photos, tmp_path, drawn):
 
 def test_pictures_of_a_users_own_pipeline(photos, tmp_path, drawn):
     from torch.utils.data import DataLoader
+    from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
-
-    from data.imagefolder import PhotoFolder
 
     normalised = v2.Compose(
         [v2.Resize((40, 40)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5], [0.2])]
     )
-    show_dl(DataLoader(PhotoFolder(photos / "train", normalised), batch_size=4, shuffle=True), file=tmp_path / "a.png")
+    show_dl(DataLoader(ImageFolder(photos / "train", normalised), batch_size=4, shuffle=True), file=tmp_path / "a.png")
     assert len(titles(drawn[0])) == 4
     grey = torch.rand(3, 1, 8, 8)
     assert plots.image_grid(grey, ["a", "b", "c"]).axes[0].images[0].get_array().shape == (8, 8)
