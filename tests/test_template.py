@@ -72,40 +72,57 @@ def test_nothing_in_the_template_refers_to_what_is_around_it():
             assert not re.search(r"/(work|home|root|tmp)/", text), path
 
 
+def start(project: Path, *words: str) -> subprocess.Popen:
+    """Starts main.py of a copy; a background job of a shell would ignore SIGINT, this one does not."""
+    return subprocess.Popen(
+        [sys.executable, "main.py", *words],
+        cwd=project,
+        env={**os.environ, "HOME": str(project)},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def wait_for_epoch(process: subprocess.Popen, run_dir: Path, epoch: int) -> list[int]:
+    """Waits until this epoch stands in log.csv, two minutes at most; returns the epochs in it."""
+    epochs: list[int] = []
+    for _ in range(1200):
+        if (run_dir / "last.pt").exists():
+            with open(run_dir / "log.csv", newline="") as file:
+                epochs = [int(row["epoch"]) for row in csv.DictReader(file)]
+        if epoch in epochs or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    return epochs
+
+
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_ends_its_tracker_and_can_be_resumed(tmp_path, stop):
     project = copy_of_template(tmp_path / "project")
-    options = ["--model", "my_cnn", "--image-size", "32", "--epochs", "200", "--patience", "200", "--run-name", "a"]
-    environment = {**os.environ, "HOME": str(tmp_path)}
-    process = subprocess.Popen(
-        [sys.executable, "main.py", *options], cwd=project, env=environment, stderr=subprocess.PIPE, text=True
+    run_dir = project / "checkpoint" / "a"
+    process = start(
+        project, *["--model", "my_cnn", "--image-size", "32", "--epochs", "200", "--patience", "200", "--run-name", "a"]
     )
-    folder = project / "checkpoint" / "a"
-    for _ in range(600):
-        time.sleep(0.1)
-        if (folder / "last.pt").exists() or process.poll() is not None:
-            break
-    process.send_signal(stop)
-    _, error = process.communicate(timeout=60)
+    try:
+        done = len(wait_for_epoch(process, run_dir, 1))
+        process.send_signal(stop)
+        _, error = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 128 + stop, error
     assert "Traceback" not in error
-    (archive,) = (folder / "comet").glob("*.zip")
+    (archive,) = (run_dir / "comet").glob("*.zip")
     assert zipfile.ZipFile(archive).testzip() is None
-    with open(folder / "log.csv", newline="") as file:
-        done = len(list(csv.DictReader(file)))
-    assert done >= 1
-    words = ("--resume", "checkpoint/a", "--trackers", "none")
-    process = subprocess.Popen([sys.executable, "main.py", *words], cwd=project, env=environment)
-    for _ in range(600):
-        time.sleep(0.1)
-        with open(folder / "log.csv", newline="") as file:
-            epochs = [int(row["epoch"]) for row in csv.DictReader(file)]
-        if len(epochs) > done or process.poll() is not None:
-            break
-    process.terminate()
-    process.wait(timeout=60)
-    assert len(epochs) > done
+
+    process = start(project, "--resume", "checkpoint/a", "--trackers", "none")
+    try:
+        epochs = wait_for_epoch(process, run_dir, done + 2)
+    finally:
+        process.kill()
+        process.communicate()
     assert epochs == list(range(1, len(epochs) + 1))
+    assert len(epochs) >= done + 2
 
 
 def test_workers_that_are_not_forked_give_the_same_views(tmp_path):
