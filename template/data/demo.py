@@ -1,8 +1,8 @@
 """The demo data set: two classes drawn by the template itself, so that nothing has to be downloaded.
 
-A dark helmet with a red blade against a fair-haired hero with a blue or a green one. Each picture also holds loose
-pieces in the colours of the other class, of about the size they would have there, so that the colours alone do not
-give the class away: a network has to look at shapes.
+A dark helmet with a red blade against a fair-haired hero with a blue or a green one. Each picture also holds the
+other figure, and some of the same, in pieces, about as much of the one as of the other: colours do not give the class
+away, and a network has to look at shapes.
 """
 
 import os
@@ -74,7 +74,7 @@ def draw_picture(name: str, rng: random.Random) -> Image.Image:
     rival = figures.popitem()[1]
 
     # As much of the one as of the other is seen, on average: the figure counts for 1, and hides some of what is strewn.
-    for pieces, share in (figure, rng.uniform(0, 2)), (rival, rng.uniform(1.2, 2.6)):
+    for pieces, share in (figure, rng.uniform(0, 2.4)), (rival, rng.uniform(1.2, 3.2)):
         scatter(picture, pieces, rng, share)
     if rng.random() < 0.5:
         figure = figure.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
