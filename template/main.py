@@ -67,7 +67,7 @@ def main(config: Config, project: Project = project) -> Run:
 
     network, weights = build_network(config, len(data.classes), resumed=state is not None)
     config = replace(config, weights=weights, lr=config.lr or (3e-3 if network.frozen else 1e-3))
-    check_batch(network, val_dl)
+    check_batch(network, val_dl, smallest=len(data.train) % config.batch_size or config.batch_size)
 
     with run_folder(config, project, data) as run, get_trackers(config, run, project.env_file) as trackers:
         show_dl(train_dl, file=run / "train_batch.png")

@@ -6,15 +6,16 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from utils import UserError
+from utils import UserError, out_of_memory
 
 
-def check_batch(network: torch.nn.Module, loader: DataLoader) -> None:
+def check_batch(network: torch.nn.Module, loader: DataLoader, smallest: int = 2) -> None:
     """Sends one batch through the network, so that what does not fit is known before the training starts.
 
     Args:
-        network: stays as it is.
+        network: stays as it is; a copy is tried on the CPU.
         loader: its classes give the number of outputs expected.
+        smallest: pictures in the smallest batch of the training: BatchNorm cannot train on a single value.
 
     Raises:
         UserError: the pictures do not fit together or into the network; says the shapes.
@@ -22,14 +23,19 @@ def check_batch(network: torch.nn.Module, loader: DataLoader) -> None:
     images: Any = None
     try:
         images, _ = next(iter(loader))
-        with torch.no_grad():
-            logits = copy.deepcopy(network).cpu().eval()(images)
-    except RuntimeError as error:
-        if images is None and "stack" not in str(error):
+        tried = images
+        trial = copy.deepcopy(network).cpu()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            logits = trial.eval()(images)
+            tried = images[:smallest]
+            trial.train()(tried)
+    except (RuntimeError, ValueError) as error:
+        if out_of_memory(error) or (images is None and "stack" not in str(error)):
             raise
-        found = "pictures of different sizes" if images is None else f"a batch of shape {tuple(images.shape)}"
+        found = "pictures of different sizes" if images is None else f"a batch of shape {tuple(tried.shape)}"
         reason = str(error).strip().splitlines()[-1]
-        raise UserError(f"{found} does not go through the network ({reason}); try another --image-size") from error
+        advice = "try another --image-size or --batch-size"
+        raise UserError(f"{found} does not go through the network ({reason}); {advice}") from error
     expected = (len(images), len(loader.dataset.classes))
     if tuple(logits.shape) != expected:
         raise UserError(f"the network returns {tuple(logits.shape)} for {len(images)} pictures; expected is {expected}")

@@ -111,6 +111,11 @@ def test_weights_that_do_not_fit(run_main, project, tmp_path):
     assert_refused(run_main("--weights", str(tmp_path / "other.pt")), project, "does not fit")
 
 
+def test_a_last_batch_that_batchnorm_cannot_train_on(run_main, project):
+    assert_refused(run_main("--image-size", "8", "--batch-size", "23"), project, "(1, 3, 8, 8)", "--batch-size")
+    assert run_main("--image-size", "8", "--batch-size", "12") == (0, "")
+
+
 def test_a_name_that_is_taken(run_main, project):
     assert run_main("--run-name", "twice")[0] == 0
     code, error = run_main("--run-name", "twice")
