@@ -67,7 +67,7 @@ def test_truncated_and_empty_images_are_named(photos, tmp_path):
 
 def test_a_broken_image_in_a_worker_is_still_one_line(photos, tmp_path):
     folder = broken_copy(photos, tmp_path / "data")
-    train_dl, _, _ = get_dataloaders(folder / "train", folder / "val", num_workers=1)
+    train_dl, _, _ = get_dataloaders(folder / "train", folder / "val", num_workers=1, persistent_workers=False)
     (folder / "train" / "hero" / "000.jpg").write_bytes(b"")
     with pytest.raises(UserError) as caught:
         list(train_dl)
