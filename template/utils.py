@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch.utils.data import DataLoader, Dataset
 
-logger = logging.getLogger(__name__)
-
 Item = TypeVar("Item")
 
 
@@ -217,4 +215,4 @@ def show_figure(figure: "Figure", file: str | Path, inline: bool = True) -> None
         display(Image(picture.getvalue()))
     else:
         figure.savefig(file, bbox_inches="tight")
-        logger.info("drawn: %s", file)
+        print(f"drawn: {file}")

@@ -27,9 +27,10 @@ def titles(figure: Figure) -> list[str]:
 
 
 @pytest.mark.parametrize("n", [1, 5, 16, 500])
-def test_show_dataset_takes_any_size_and_names_the_classes(photos, tmp_path, drawn, n):
+def test_show_dataset_takes_any_size_and_names_the_classes(photos, tmp_path, drawn, n, capsys):
     data = get_data("imagefolder", photos)
     show_dataset(data.val, n=n)
+    assert "show_dataset.png" in capsys.readouterr().out
     assert (tmp_path / "show_dataset.png").stat().st_size > 1000
     assert len(titles(drawn[0])) == min(n, 8)
     assert set(titles(drawn[0])) <= {"helmet", "hero"}
