@@ -56,14 +56,8 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuses what cannot work, before anything is imported or written; fills in the patience."""
-        for name in ("epochs", "batch_size", "image_size", "patience"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{dashes(name)} {value}: at least 1 is needed")
-        for name in ("seed", "split_seed", "num_workers"):
-            value = getattr(self, name)
-            if value is not None and value < 0:
-                raise UserError(f"--{dashes(name)} {value}: 0 or more is needed")
+        check_at_least(1, self, "epochs", "batch_size", "image_size", "patience")
+        check_at_least(0, self, "seed", "split_seed", "num_workers")
         if self.patience is None:  # kept with the run, so that more epochs on resume do not change it
             object.__setattr__(self, "patience", max(1, self.epochs // 2))
         if self.lr is not None and not 0 < self.lr < float("inf"):
@@ -77,6 +71,18 @@ def parse(options: type, argv: Sequence[str] | None = None, **settings: Any) -> 
     import tyro
 
     return tyro.cli(options, args=argv, config=(tyro.conf.DisallowNone,), **settings)
+
+
+def check_at_least(least: int, options: Any, *names: str) -> None:
+    """Refuses options that are given and too small.
+
+    Raises:
+        UserError: names the first one.
+    """
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise UserError(f"--{dashes(name)} {value}: at least {least} is needed")
 
 
 def dashes(name: str) -> str:

@@ -5,7 +5,6 @@ python evaluate.py checkpoint/RUN --split val           its validation images
 python evaluate.py checkpoint/RUN --data-dir elsewhere  where its images are now, or any folder of its classes
 """
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from config import parse
+from config import check_at_least, parse
 from Project import project
 from runs import data_folder, load_config, open_run
 from utils import run_script
@@ -38,6 +37,11 @@ class Options:
     num_workers: int | None = None
     """Processes that read images. If not given: one a core, 8 at most."""
 
+    def __post_init__(self) -> None:
+        """Refuses what cannot work."""
+        check_at_least(1, self, "batch_size")
+        check_at_least(0, self, "num_workers")
+
 
 def main(options: Options) -> None:
     """Run → network → images → scores.
@@ -53,13 +57,13 @@ def main(options: Options) -> None:
     from losses import LOSSES
     from models import load_network
     from report import score
-    from utils import get_device, write_json
+    from utils import get_device, lookup, read_json, write_json
 
     run = open_run(options.run_dir)
     config = load_config(run)
-    classes = json.loads(run.classes.read_text(encoding="utf-8"))
-    split = json.loads(run.split.read_text(encoding="utf-8"))
-    model = Model(load_network(run), None, LOSSES[config.loss], device=get_device(options.device))
+    classes, split = read_json(run.classes), read_json(run.split)
+    loss = lookup(config.loss, LOSSES, "loss")
+    model = Model(load_network(run), None, loss, device=get_device(options.device))
 
     part = options.split
     if options.data_dir and not (options.data_dir / split[part][0]).exists():

@@ -5,7 +5,6 @@ python predict.py checkpoint/RUN photos/ --csv predictions.csv
 """
 
 import csv
-import json
 import logging
 import os
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from config import parse
+from config import check_at_least, parse
 from runs import load_config, open_run
 from utils import UserError, replacing, run_script
 
@@ -37,6 +36,10 @@ class Options:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps, xpu."""
 
+    def __post_init__(self) -> None:
+        """Refuses what cannot work."""
+        check_at_least(1, self, "batch_size")
+
 
 def main(options: Options) -> None:
     """Run → network → images → classes.
@@ -54,10 +57,10 @@ def main(options: Options) -> None:
     from data import get_transforms
     from data.images import read_image
     from models import load_network
-    from utils import get_device
+    from utils import get_device, read_json
 
     run = open_run(options.run_dir)
-    classes = json.loads(run.classes.read_text(encoding="utf-8"))
+    classes = read_json(run.classes)
     files = find_images(options.paths)
     if options.csv and not options.csv.resolve().parent.is_dir():
         raise UserError(f"there is no folder {options.csv.resolve().parent} for --csv {options.csv}")

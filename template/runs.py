@@ -1,6 +1,5 @@
 """Around a run: its options, chosen and read again, and its folder, made only when nothing can go wrong any more."""
 
-import json
 import logging
 import os
 import shutil
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from config import Config, dashes, parse
 from Project import Project, Run
-from utils import UserError, write_json
+from utils import UserError, read_json, write_json
 
 if TYPE_CHECKING:
     from data import Data
@@ -74,11 +73,11 @@ def load_config(run: Run) -> Config:
         UserError: its config.json cannot be read.
     """
     try:
-        saved = json.loads(run.config.read_text(encoding="utf-8"))["options"]
+        saved = read_json(run.config)["options"]
         names = {field.name for field in fields(Config)}
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
         config = Config(**{name: value for name, value in values.items() if name in names})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{run.config} cannot be read ({type(error).__name__}: {error}); was it changed?") from error
     return replace(config, data_dir=config.data_dir and Path(config.data_dir), resume=None)
 

@@ -155,6 +155,18 @@ def write_json(path: Path, content: Any) -> None:
         file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        UserError: it is missing or is none.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}); was it changed?") from error
+
+
 def show_dataset(dataset: "Dataset", n: int = 16, file: str | Path | None = None) -> None:
     """Shows pictures of a data set, drawn at random, each under the name of its class.
 

@@ -1,7 +1,6 @@
 """`last.pt`: at the end of each epoch all that a resumed run needs, in one file."""
 
 import csv
-import json
 import random
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from poutyne import Callback, EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
 
 from Project import Run
-from utils import UserError, replacing
+from utils import UserError, read_json, replacing
 
 
 class SaveState(Callback):
@@ -107,7 +106,7 @@ def load_state(run: Run) -> dict[str, Any]:
         raise UserError(f"{run.folder} holds no last.pt: the run ended before its first epoch did; start a new one")
     try:
         state = torch.load(run.last, map_location="cpu", weights_only=True)
-        state["split"] = json.loads(run.split.read_text(encoding="utf-8"))
+        state["split"] = read_json(run.split)
         with open(run.log, newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
     except Exception as error:

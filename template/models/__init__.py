@@ -4,7 +4,6 @@ It is called with `n_classes` and, where asked for, `pretrained=True` or `False`
 it best. Building one never changes another, and nothing is downloaded before that.
 """
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from models.MyCNN import MyCNN
 from models.resnet import resnet18
 from models.summary import summarize
 from Project import Run
-from utils import UserError, lookup
+from utils import UserError, lookup, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -94,11 +93,9 @@ def load_network(run: Run) -> Classifier:
     if not run.best.is_file():
         raise UserError(f"{run.folder} holds no best.pt: the run ended before its first epoch did")
     try:
-        options = json.loads(run.config.read_text(encoding="utf-8"))["options"]
-        classes = json.loads(run.classes.read_text(encoding="utf-8"))
-        network = get_model(options["model"], len(classes), "none")
+        network = get_model(read_json(run.config)["options"]["model"], len(read_json(run.classes)), "none")
         network.load_state_dict(torch.load(run.best, map_location="cpu", weights_only=True))
-    except (OSError, ValueError, KeyError, RuntimeError, EOFError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError) as error:
         raise UserError(f"{run.folder} cannot be loaded ({' '.join(str(error).split())[:200]})") from error
     return network.eval()
 

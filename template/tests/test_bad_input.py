@@ -15,6 +15,7 @@ from PIL import Image
 import evaluate
 import main as main_script
 import predict
+from config import parse
 from data.demo import draw_demo
 from Project import Project
 from runs import parse_config
@@ -155,6 +156,20 @@ def test_a_spoiled_run_folder(train, exit_of, photos):
     run.config.write_text("{")
     code, error = exit_of(main_script.main, lambda: parse_config(["--resume", str(run.folder)]))
     assert (code, "config.json" in error) == (2, True)
+
+
+@pytest.mark.parametrize("script", [evaluate, predict])
+def test_a_batch_of_nothing(script, exit_of, photos):
+    words = [str(photos), *([str(photos)] if script is predict else []), "--batch-size", "0"]
+    code, error = exit_of(script.main, lambda: parse(script.Options, words))
+    assert (code, error) == (2, "error: --batch-size 0: at least 1 is needed")
+
+
+def test_evaluate_without_the_split(train, exit_of):
+    run = train(epochs=1)
+    run.split.unlink()
+    code, error = exit_of(evaluate.main, lambda: evaluate.Options(run.folder, device="cpu"))
+    assert (code, len(error.splitlines()), "split.json" in error) == (2, 1, True)
 
 
 def test_evaluate_without_the_pictures(train, exit_of, photos, tmp_path):
