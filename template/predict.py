@@ -5,7 +5,6 @@ python predict.py checkpoint/RUN photos/ --csv predictions.csv
 """
 
 import csv
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -17,8 +16,6 @@ from tyro.conf import Positional
 from config import check_at_least, parse
 from runs import load_config, open_run
 from utils import UserError, replacing, run_script
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

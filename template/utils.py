@@ -68,10 +68,8 @@ def run_script(main: Callable[[Any], None], parse: Callable[[], Any]) -> None:
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        code, message = (
-            1,
-            f"error: out of memory; lower --batch-size or --image-size ({str(error).partition(chr(10))[0]})",
-        )
+        reason = str(error).partition("\n")[0]
+        code, message = 1, f"error: out of memory; lower --batch-size or --image-size ({reason})"
     except OSError as error:  # a full disk, no permission, a file where a folder should be
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR):
             raise

@@ -52,7 +52,7 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.head = nn.Linear(n_features, n_classes)
         self.frozen = False
-        self.to(memory_format=torch.channels_last)  # convolutions are a third faster so, on CPUs and on GPUs
+        self.to(memory_format=torch.channels_last)  # measured on a CPU: a frozen resnet18 is a third faster so
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Pictures (N, 3, H, W), uint8 → logits (N, n_classes), float."""
