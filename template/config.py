@@ -1,5 +1,6 @@
 """The options: the only list of them. Each field's docstring is its help."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ class Config:
     data_dir: Path | None = None
     """Folder with the pictures. If not given: dataset/."""
     split_seed: int = 0
-    """Decides which half of val/ becomes the test set where there is no test/."""
+    """Decides which pictures become validation and test set where they come without such a split."""
     image_size: int | None = None
     """Side of the square that the network sees, in pixels. If not given: what suits the data set."""
 
@@ -58,12 +59,18 @@ class Config:
         """Refuses what cannot work, before anything is imported or written; fills in the patience."""
         check_at_least(1, self, "epochs", "batch_size", "image_size", "patience")
         check_at_least(0, self, "seed", "split_seed", "num_workers")
+        for name in ("seed", "split_seed"):
+            if getattr(self, name) >= 2**32:
+                raise UserError(f"--{dashes(name)} {getattr(self, name)}: less than {2**32} is needed")
+        if self.dataset == "demo" and self.data_dir:
+            raise UserError("--dataset demo draws its own pictures; leave out --data-dir, or --dataset")
         if self.patience is None:  # kept with the run, so that more epochs on resume do not change it
             object.__setattr__(self, "patience", max(1, self.epochs // 2))
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise UserError(f"--lr {self.lr}: a learning rate above 0 is needed")
-        if self.run_name is not None and (self.run_name in ("", ".", "..") or set(self.run_name) & set("/\\\0")):
-            raise UserError(f"--run-name {self.run_name!r}: give a plain folder name")
+        name = self.run_name
+        if name is not None and (name in ("", ".", "..") or set(name) & set("/\\\0") or len(os.fsencode(name)) > 200):
+            raise UserError(f"--run-name {name!r}: give a plain folder name")
 
 
 def parse(options: type, argv: Sequence[str] | None = None, **settings: Any) -> Any:

@@ -52,8 +52,9 @@ def main(options: Options) -> None:
     from poutyne import Model
 
     import plots
-    from data import get_data, get_transforms, make_loaders
+    from data import get_data, get_transforms, make_loader
     from data.imagefolder import read_labelled
+    from data.splits import is_there
     from losses import LOSSES
     from models import load_network
     from report import score
@@ -61,23 +62,22 @@ def main(options: Options) -> None:
 
     run = open_run(options.run_dir)
     config = load_config(run)
-    classes, split = read_json(run.classes), read_json(run.split)
+    classes = read_json(run.classes)
     loss = lookup(config.loss, LOSSES, "loss")
     model = Model(load_network(run), None, loss, device=get_device(options.device))
 
-    part = options.split
-    if options.data_dir and not (options.data_dir / split[part][0]).exists():
-        part = "folder"
-        data = read_labelled(options.data_dir, classes)
+    part, folder = options.split, options.data_dir
+    if folder and not all(is_there(name, folder) for name in read_json(run.split)[part]):
+        part, dataset = "folder", read_labelled(folder, classes)
     else:
-        folder = options.data_dir or data_folder(config, project)
-        data = get_data(config.dataset, folder, config.split_seed, split)
+        data = get_data(config.dataset, folder or data_folder(config, project), config.split_seed, run)
+        dataset = data.val if part == "val" else data.test
     _, val_transform = get_transforms(config.image_size)
-    _, val_dl, test_dl = make_loaders(
-        data, val_transform, val_transform, batch_size=options.batch_size, num_workers=options.num_workers
+    loader = make_loader(
+        dataset, val_transform, classes, batch_size=options.batch_size, num_workers=options.num_workers
     )
 
-    scores = score(model, val_dl if part == "val" else test_dl)
+    scores = score(model, loader)
     write_json(run / f"evaluate-{part}.json", scores.named(part))
     plots.confusion_matrix(scores.confusion, classes).savefig(run / f"evaluate-{part}.png")
     logger.info("%s: %s", part, scores)

@@ -48,10 +48,13 @@ def main(config: Config, project: Project = project) -> Run:
     loss = lookup(config.loss, LOSSES, "loss")
     metrics = {name: lookup(name, METRICS, "metric") for name in config.metrics}
     check_trackers(config.trackers)
-    state = load_state(Run(config.resume)) if config.resume else None
+    before = Run(config.resume) if config.resume else None
+    state = load_state(before, config.epochs) if before else None
+    if state and state["stopped"]:
+        logger.info("This run has stopped early, after epoch %d: nothing is left to train.", state["epoch"])
 
     config = choose_dataset(config, project)
-    data = get_data(config.dataset, data_folder(config, project), config.split_seed, state and state["split"])
+    data = get_data(config.dataset, data_folder(config, project), config.split_seed, before)
     logger.info("%s: %s", config.dataset, data)
     check_images([data.train, data.val, data.test])
     config = replace(config, image_size=config.image_size or data.image_size)
@@ -69,7 +72,7 @@ def main(config: Config, project: Project = project) -> Run:
     config = replace(config, weights=weights, lr=config.lr or (3e-3 if network.frozen else 1e-3))
     check_batch(network, val_dl, smallest=len(data.train) % config.batch_size or config.batch_size)
 
-    with run_folder(config, project, data) as run, get_trackers(config, run, project.env_file) as trackers:
+    with run_folder(config, project, data) as run, get_trackers(config.trackers, run, project.env_file) as trackers:
         show_dl(train_dl, file=run / "train_batch.png")
         show_dl(val_dl, file=run / "val_batch.png")
         (run / "model.txt").write_text(summarize(network, config.image_size), encoding="utf-8")
@@ -83,8 +86,6 @@ def main(config: Config, project: Project = project) -> Run:
             epoch_metrics=[(name, metric(len(data.classes))) for name, metric in metrics.items()],
             device=device,
         )
-        if state and state["stopped"]:
-            logger.info("This run has stopped early, after epoch %d: nothing is left to train.", state["epoch"])
         train_dl.sampler.epoch = first_epoch = state["epoch"] + 1 if state else 1
         model.fit_generator(
             train_dl,

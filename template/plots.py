@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import font_manager
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -25,7 +27,7 @@ def image_grid(images: Sequence[Any], titles: Sequence[str]) -> Figure:
         axes.axis("off")
     for axes, image, title in zip(figure.axes, images, titles, strict=False):
         axes.imshow(as_array(image), cmap="gray", interpolation="antialiased")
-        axes.set_title(title if len(title) <= 18 else f"{title[:17]}…", fontsize=9)
+        axes.set_title(title if len(title) <= 18 else f"{title[:17]}…", fontsize=9, **as_typed())
     return figure
 
 
@@ -40,7 +42,15 @@ def as_array(image: Any) -> np.ndarray:
     return array[..., 0] if array.shape[-1] == 1 else array
 
 
-def curves(log: dict[str, list[float]], best_epoch: int, monitor: str = "val_acc") -> Figure:
+@cache
+def as_typed() -> dict[str, Any]:
+    """Text properties for names of classes: in any script that a font here has, and `$_$` is no formula."""
+    scripts = ("CJK", "Hei", "PingFang", "YaHei", "Hiragino", "Gothic", "Arial Unicode", "Noto Sans")
+    others = {font.name for font in font_manager.fontManager.ttflist if any(name in font.name for name in scripts)}
+    return {"parse_math": False, "fontfamily": ["DejaVu Sans", *sorted(others)]}
+
+
+def curves(log: dict[str, list[float]], best_epoch: int, monitor: str) -> Figure:
     """Loss, accuracy and learning rate over the epochs.
 
     Args:
@@ -82,8 +92,9 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     size = max(3.0, 9 - n / 12)
-    axes.set_xticks(range(n), classes, rotation=45 if n > 4 else 0, ha="right" if n > 4 else "center", fontsize=size)
-    axes.set_yticks(range(n), classes, fontsize=size)
+    slant = {"rotation": 45, "ha": "right"} if n > 4 else {}
+    axes.set_xticks(range(n), classes, fontsize=size, **slant, **as_typed())
+    axes.set_yticks(range(n), classes, fontsize=size, **as_typed())
     axes.set(xlabel="predicted", ylabel="true")
     if n <= 30:
         for i, j in np.ndindex(counts.shape):

@@ -59,8 +59,8 @@ def main(options: Options) -> None:
     run = open_run(options.run_dir)
     classes = read_json(run.classes)
     files = find_images(options.paths)
-    if options.csv and not options.csv.resolve().parent.is_dir():
-        raise UserError(f"there is no folder {options.csv.resolve().parent} for --csv {options.csv}")
+    if options.csv and (options.csv.is_dir() or not options.csv.resolve().parent.is_dir()):
+        raise UserError(f"--csv {options.csv}: give the name of a file, in a folder that exists")
     model = Model(load_network(run), None, None, device=get_device(options.device))
     _, transform = get_transforms(load_config(run).image_size)
 
@@ -106,7 +106,8 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     files: dict[Path, None] = {}  # each one once
     for path in paths:
         if path.is_dir():
-            found = (Path(top, name) for top, _, names in os.walk(path) for name in names if is_image(name))
+            walk = os.walk(path, followlinks=True)
+            found = (Path(top, name) for top, _, names in walk for name in names if is_image(name))
             files.update(dict.fromkeys(sorted(found)))
         elif path.exists():
             files[path] = None

@@ -106,7 +106,7 @@ def write_report(
     classes = test_dl.dataset.classes
     write_json(run.metrics, metrics)
     write_predictions(run.predictions, test, test_dl)
-    plots.curves(log, best).savefig(run / "curves.png")
+    plots.curves(log, best, MONITOR).savefig(run / "curves.png")
     plots.confusion_matrix(test.confusion, classes).savefig(run / "confusion_matrix.png")
     for tracker in trackers:
         tracker.log_results(metrics, test.confusion, classes, run.best)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from config import Config, dashes, parse
 from Project import Project, Run
-from utils import UserError, read_json, write_json
+from utils import UserError, brief, read_json, write_json
 
 if TYPE_CHECKING:
     from data import Data
@@ -78,7 +78,7 @@ def load_config(run: Run) -> Config:
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
         config = Config(**{name: value for name, value in values.items() if name in names})
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{run.config} cannot be read ({type(error).__name__}: {error}); was it changed?") from error
+        raise UserError(f"{run.config} cannot be read ({brief(error)}); was it changed?") from error
     return replace(config, data_dir=config.data_dir and Path(config.data_dir), resume=None)
 
 
@@ -96,6 +96,7 @@ def describe(config: Config) -> dict[str, Any]:
     except (OSError, subprocess.SubprocessError):
         commit = None
     options = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+    del options["resume"]  # where it was resumed from is here
     return {"options": options, "versions": versions, "git_commit": commit}
 
 
@@ -122,7 +123,9 @@ def choose_dataset(config: Config, project: Project) -> Config:
 
 def data_folder(config: Config, project: Project) -> Path:
     """Where the pictures are: what was given, else the project's own folder (the demo's is a cache)."""
-    return config.data_dir or (project.cache_dir if config.dataset == "demo" else project.data_dir)
+    from data.demo import FOLDER
+
+    return config.data_dir or (project.cache_dir / FOLDER if config.dataset == "demo" else project.data_dir)
 
 
 @contextmanager
@@ -145,6 +148,8 @@ def run_folder(config: Config, project: Project, data: "Data") -> Iterator[Run]:
         yield run
         return
     name = config.run_name or time.strftime("%Y-%m-%d_%H-%M-%S_") + config.model
+    while not config.run_name and (project.checkpoint_dir / name).exists():
+        name += "_"  # another one has started within the same second
     run = Run(project.checkpoint_dir / name)
     try:
         run.folder.mkdir(parents=True)

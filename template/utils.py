@@ -25,9 +25,13 @@ class UserError(Exception):
     """A mistake that the user can mend: one line that says what was found, what was expected and what to do."""
 
     def __init__(self, message: str) -> None:
-        # An error in a DataLoader's worker arrives wrapped in its traceback, of which the last line is ours.
-        line = message.strip().splitlines()[-1]
-        super().__init__(line.rpartition("UserError: ")[2])
+        # An error in a DataLoader's worker arrives wrapped in its traceback, at whose end ours stands.
+        super().__init__(" ".join(message.rpartition("UserError: ")[2].split("\n")).strip())
+
+
+def brief(error: Exception) -> str:
+    """What the error says and of what kind it is, in one line of bearable length."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def lookup(name: str, registry: Mapping[str, Item], what: str) -> Item:
@@ -51,14 +55,16 @@ def lookup(name: str, registry: Mapping[str, Item], what: str) -> Item:
 def run_script(main: Callable[[Any], None], parse: Callable[[], Any]) -> None:
     """Runs a script and turns what happens into its exit code.
 
-    0 done, 1 failed, 2 a mistake in arguments or data (one line on stderr), 130 and 143 stopped by SIGINT and SIGTERM.
+    0 done, 1 failed, 2 a mistake in arguments or data (one line on stderr), 130 and 143 stopped by SIGINT and SIGTERM,
+    141 nobody reads what it prints any more.
 
     Args:
         main: does the work.
         parse: reads the command line into the options that `main` takes.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, stop)
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files in letters that the terminal lacks
     try:
         main(parse())
     except UserError as error:
@@ -70,6 +76,9 @@ def run_script(main: Callable[[Any], None], parse: Callable[[], Any]) -> None:
             raise
         reason = str(error).partition("\n")[0]
         code, message = 1, f"error: out of memory; lower --batch-size or --image-size ({reason})"
+    except BrokenPipeError:  # `python predict.py … | head`; what Python still wants to print must go somewhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except OSError as error:  # a full disk, no permission, a file where a folder should be
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR):
             raise
@@ -78,6 +87,14 @@ def run_script(main: Callable[[Any], None], parse: Callable[[], Any]) -> None:
         return
     print(message, file=sys.stderr)
     sys.exit(code)
+
+
+def stop(*_: Any) -> None:
+    """Ends the script for SIGTERM, cleanly even when the processes that read pictures were told to end as well."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(signal, "SIGCHLD"):  # torch would raise an error at each of them that ends, in the midst of the cleaning
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+    sys.exit(128 + signal.SIGTERM)
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -160,9 +177,9 @@ def read_json(path: Path) -> Any:
         UserError: it is missing or is none.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}); was it changed?") from error
+        raise UserError(f"{path} cannot be read ({brief(error)}); was it changed?") from error
 
 
 def show_dataset(dataset: "Dataset", n: int = 16, file: str | Path | None = None) -> None:
@@ -187,7 +204,7 @@ def show_dl(dl: "DataLoader", n: int = 16, file: str | Path | None = None) -> No
 
     Args:
         dl: a loader of batches (images, labels): images (N, C, H, W), uint8 or float.
-        n: how many pictures; fewer if the batch holds fewer.
+        n: how many pictures at most; a loader that shuffles shows no more than one batch.
         file: where to draw them. By default in the notebook, or in `show_dl.png` when called from a script.
     """
     from torch.utils.data import SequentialSampler
@@ -195,8 +212,9 @@ def show_dl(dl: "DataLoader", n: int = 16, file: str | Path | None = None) -> No
     from plots import image_grid
 
     if isinstance(dl.sampler, SequentialSampler):  # file after file the first batch would be all of one class
-        spread = range(0, len(dl.dataset), max(1, len(dl.dataset) // n))
-        images, labels = zip(*(dl.dataset[i] for i in spread), strict=True)
+        size = len(dl.dataset)
+        count = min(n, size)
+        images, labels = zip(*(dl.dataset[i * size // count] for i in range(count)), strict=True)
     else:
         images, labels = next(iter(dl))
     titles = class_names(dl.dataset, labels[:n])

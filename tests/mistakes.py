@@ -1,7 +1,8 @@
 """The mistakes that templates of this kind make, each as a change to the code that would make it again.
 
 `python tests/mistakes.py` puts them back one by one, in copies of `template/`, and shows which test fails for each.
-A row is one line of the list "what goes wrong in templates"; some of them can go wrong in several places.
+A row is one of the 22 lines of the list "what goes wrong in templates" that the template was made from; some of them
+hold several mistakes, or one that can be made in several places.
 """
 
 import shutil
@@ -20,13 +21,15 @@ class Mistake:
     """A mistake, and how to make it again.
 
     Attributes:
-        row: what goes wrong.
+        row: number of the line that it belongs to.
+        what: goes wrong.
         file: in `template/`.
         right, wrong: text in that file, which stands there once, and what takes its place.
         test: the tests that should notice, as pytest's `-k` takes them.
     """
 
-    row: str
+    row: int
+    what: str
     file: str
     right: str
     wrong: str
@@ -35,6 +38,7 @@ class Mistake:
 
 MISTAKES = [
     Mistake(
+        1,
         "plateau watches accuracy with mode min",
         "callbacks/__init__.py",
         "plateau = ReduceLROnPlateau(monitor=MONITOR, mode=MODE",
@@ -42,6 +46,7 @@ MISTAKES = [
         "accuracy_that_rises",
     ),
     Mistake(
+        2,
         "checkpoint watches loss, the others accuracy",
         "callbacks/__init__.py",
         "ModelCheckpoint(escape(run.best), monitor=MONITOR, mode=MODE,",
@@ -49,6 +54,7 @@ MISTAKES = [
         "best_is_what_all_three",
     ),
     Mistake(
+        3,
         "early-stop patience equals the number of epochs",
         "config.py",
         "max(1, self.epochs // 2)",
@@ -56,6 +62,7 @@ MISTAKES = [
         "plateau_cuts_the_rate",
     ),
     Mistake(
+        4,
         "test score from the last weights",
         "main.py",
         "        network.load_state_dict(torch.load(run.best, map_location=device, weights_only=True))\n",
@@ -63,6 +70,7 @@ MISTAKES = [
         "scores_are_those_of_the_best",
     ),
     Mistake(
+        5,
         "frozen network in train mode",
         "models/classifier.py",
         "        if self.frozen:\n            self.backbone.eval()\n",
@@ -70,6 +78,7 @@ MISTAKES = [
         "frozen_network_stays",
     ),
     Mistake(
+        5,
         "frozen network with gradients",
         "models/classifier.py",
         "        self.backbone.requires_grad_(False)\n",
@@ -77,6 +86,7 @@ MISTAKES = [
         "frozen_network_stays",
     ),
     Mistake(
+        6,
         "no ImageNet normalisation before a pretrained network",
         "models/classifier.py",
         "return (images / 255 - self.mean) / self.std",
@@ -84,6 +94,7 @@ MISTAKES = [
         "normalise_bytes",
     ),
     Mistake(
+        7,
         "imgaug's random state copied into every worker",
         "data/transformation/ImgAugTransform.py",
         "        for part in self.parts:\n            part.random_state = rng\n",
@@ -91,6 +102,7 @@ MISTAKES = [
         "any_augmenter_of_imgaug or every_view_differs or views_follow",
     ),
     Mistake(
+        7,
         "imgaug's random state left to itself",
         "data/transformation/ImgAugTransform.py",
         "        rng.generator = np.random.Generator(np.random.SFC64(torch.randint(2**63 - 1, ()).item()))\n",
@@ -98,6 +110,7 @@ MISTAKES = [
         "every_view_differs or views_follow",
     ),
     Mistake(
+        7,
         "epoch 2 identical to epoch 1",
         "data/loaders.py",
         "        self.epoch += 1\n",
@@ -105,6 +118,7 @@ MISTAKES = [
         "every_view_differs",
     ),
     Mistake(
+        7,
         "views that depend on the worker",
         "data/loaders.py",
         "with nullcontext() if seed is None else seeded(seed):",
@@ -112,6 +126,7 @@ MISTAKES = [
         "views_follow_the_seed",
     ),
     Mistake(
+        8,
         "unseeded random split",
         "data/splits.py",
         "torch.randperm(len(targets), generator=generator)",
@@ -119,6 +134,7 @@ MISTAKES = [
         "val_is_split_in_two",
     ),
     Mistake(
+        8,
         "a split that is not stratified",
         "data/splits.py",
         "    order = order[targets[order].argsort(stable=True)]",
@@ -126,6 +142,7 @@ MISTAKES = [
         "split_holds_each_item or val_is_split",
     ),
     Mistake(
+        9,
         "class indices of val taken from val's own folders",
         "data/imagefolder.py",
         "        if odd := set(train.classes) ^ set(other.classes):",
@@ -133,6 +150,7 @@ MISTAKES = [
         "folders_that_will_not_do",
     ),
     Mistake(
+        10,
         "weights downloaded at import",
         "models/resnet.py",
         "from models.classifier import Classifier, WeightsError\n",
@@ -144,6 +162,7 @@ MISTAKES = [
         "importing_does_nothing",
     ),
     Mistake(
+        10,
         "one module shared by all calls",
         "models/resnet.py",
         "def resnet18(n_classes",
@@ -155,6 +174,7 @@ MISTAKES = [
         "network_of_its_own",
     ),
     Mistake(
+        11,
         "number of classes in the code",
         "models/classifier.py",
         "self.head = nn.Linear(n_features, n_classes)",
@@ -162,6 +182,7 @@ MISTAKES = [
         "any_number_of_classes or as_many_outputs",
     ),
     Mistake(
+        11,
         "feature width in the code",
         "models/classifier.py",
         "self.head = nn.Linear(n_features, n_classes)",
@@ -169,6 +190,7 @@ MISTAKES = [
         "as_many_outputs",
     ),
     Mistake(
+        11,
         "workspace in the code",
         "callbacks/CometCallback.py",
         "        settings = {\n",
@@ -176,6 +198,7 @@ MISTAKES = [
         "nothing_personal",
     ),
     Mistake(
+        12,
         "Project(base_dir=…) ignored by the other paths",
         "Project.py",
         '        return Path(self.base_dir) / "checkpoint"',
@@ -183,6 +206,7 @@ MISTAKES = [
         "paths_follow_base_dir",
     ),
     Mistake(
+        13,
         "an empty dataset/ is created",
         "Project.py",
         '        return Path(self.base_dir) / "dataset"',
@@ -191,6 +215,7 @@ MISTAKES = [
         "paths_follow_base_dir",
     ),
     Mistake(
+        13,
         "a bare FileNotFoundError",
         "data/imagefolder.py",
         "    if not data_dir.is_dir():\n        raise UserError(",
@@ -198,6 +223,7 @@ MISTAKES = [
         "wrong_options or folders_that_will_not_do",
     ),
     Mistake(
+        14,
         "a tracker that needs an account to start",
         "callbacks/CometCallback.py",
         "        if has_key:\n",
@@ -205,6 +231,7 @@ MISTAKES = [
         "without_a_key",
     ),
     Mistake(
+        14,
         "a tracker that has no offline mode",
         "callbacks/CometCallback.py",
         "comet_ml.start(online=False,",
@@ -212,6 +239,7 @@ MISTAKES = [
         "without_a_key",
     ),
     Mistake(
+        15,
         "metrics logged without an epoch",
         "callbacks/CometCallback.py",
         "self.experiment.log_metrics(metrics, epoch=epoch_number, step=epoch_number)",
@@ -219,6 +247,7 @@ MISTAKES = [
         "without_a_key",
     ),
     Mistake(
+        15,
         "the tracker run never ended",
         "callbacks/__init__.py",
         "        for tracker in trackers:\n            tracker.end()\n",
@@ -226,6 +255,7 @@ MISTAKES = [
         "ended_however",
     ),
     Mistake(
+        15,
         "resume starts a second tracker run",
         "callbacks/CometCallback.py",
         '            "experiment_key": known,\n',
@@ -233,6 +263,7 @@ MISTAKES = [
         "goes_on_with_the_same_experiment",
     ),
     Mistake(
+        16,
         "pictures block the script",
         "utils.py",
         '        figure.savefig(file, bbox_inches="tight")\n',
@@ -241,6 +272,7 @@ MISTAKES = [
         "show_dl or show_dataset",
     ),
     Mistake(
+        17,
         "show_dataset fails below 6 images",
         "utils.py",
         "min(n, len(dataset))",
@@ -248,6 +280,7 @@ MISTAKES = [
         "show_dataset",
     ),
     Mistake(
+        17,
         "no class names in pictures",
         "utils.py",
         "str(classes[int(label)] if classes else int(label))",
@@ -255,6 +288,7 @@ MISTAKES = [
         "show_dataset",
     ),
     Mistake(
+        18,
         "runs without classes",
         "runs.py",
         "        write_json(run.classes, data.classes)\n",
@@ -262,6 +296,7 @@ MISTAKES = [
         "predict_needs_the_run_folder_alone or leaves_a_folder",
     ),
     Mistake(
+        18,
         "runs without config",
         "runs.py",
         "        write_json(run.config, describe(replace(config, run_name=name)))\n",
@@ -269,6 +304,7 @@ MISTAKES = [
         "predict_needs_the_run_folder_alone or leaves_a_folder",
     ),
     Mistake(
+        18,
         "checkpoints without preprocessing",
         "models/classifier.py",
         'self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))',
@@ -276,6 +312,7 @@ MISTAKES = [
         "normalise_bytes",
     ),
     Mistake(
+        19,
         "plateau lost on resume",
         "callbacks/SaveState.py",
         '        self.plateau.load_state_dict(self.state["plateau"])\n',
@@ -283,6 +320,7 @@ MISTAKES = [
         "resumed_run_equals",
     ),
     Mistake(
+        19,
         "best-so-far lost on resume",
         "callbacks/SaveState.py",
         '        self.best.current_best = self.state["best"]\n',
@@ -290,6 +328,7 @@ MISTAKES = [
         "resumed_run_equals",
     ),
     Mistake(
+        19,
         "early-stop counter lost on resume",
         "callbacks/SaveState.py",
         'self.stop.best, self.stop.wait = self.state["best"], self.state["wait"]',
@@ -297,6 +336,7 @@ MISTAKES = [
         "resumed_run_equals",
     ),
     Mistake(
+        19,
         "optimizer lost on resume",
         "callbacks/SaveState.py",
         '        self.model.optimizer.load_state_dict(self.state["optimizer"])\n',
@@ -304,6 +344,7 @@ MISTAKES = [
         "resumed_run_equals",
     ),
     Mistake(
+        19,
         "random states lost on resume",
         "callbacks/SaveState.py",
         '        set_random_states(self.state["random"])\n',
@@ -311,13 +352,15 @@ MISTAKES = [
         "resumed_run_equals",
     ),
     Mistake(
+        20,
         "validation shares training's transform",
         "data/loaders.py",
-        "DataLoader(View(data.val, val_transform, data.classes)",
-        "DataLoader(View(data.val, train_transform, data.classes)",
+        "make_loader(data.val, val_transform, data.classes",
+        "make_loader(data.val, train_transform, data.classes",
         "validation_is_not_augmented",
     ),
     Mistake(
+        21,
         "aspect ratio squashed",
         "data/transformation/__init__.py",
         "resize = v2.Resize(round(image_size * 8 / 7))",
@@ -325,6 +368,7 @@ MISTAKES = [
         "aspect_ratio",
     ),
     Mistake(
+        21,
         "40 % of pictures upside-down",
         "data/transformation/__init__.py",
         "        iaa.Fliplr(0.5),\n",
@@ -332,6 +376,7 @@ MISTAKES = [
         "upside_down",
     ),
     Mistake(
+        22,
         "one augmenter version pinned to a dead library",
         "requirements.txt",
         "imaug>=0.4.3",
@@ -371,7 +416,7 @@ def main() -> int:
     with ThreadPoolExecutor(2) as pool:
         outcomes = list(pool.map(lambda mistake: caught(mistake, mistake.test), MISTAKES))
     for mistake, (noticed, end) in zip(MISTAKES, outcomes, strict=True):
-        print(f"{'noticed' if noticed else 'MISSED '}  {mistake.row}\n         {end.splitlines()[0]}")
+        print(f"{'noticed' if noticed else 'MISSED '}  {mistake.what}\n         {end.splitlines()[0]}")
     missed = sum(not noticed for noticed, _ in outcomes)
     print(f"{len(MISTAKES) - missed} of {len(MISTAKES)} mistakes noticed")
     return missed

@@ -2,18 +2,16 @@
 
 import logging
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dotenv import load_dotenv
 from poutyne import Logger
 
-from config import Config
 from Project import Run
-from runs import describe
-from utils import UserError
+from utils import UserError, brief, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -21,27 +19,30 @@ logger = logging.getLogger(__name__)
 class CometCallback(Logger):
     """One Comet experiment for one run; a resumed run goes on with it."""
 
-    def __init__(self, run: Run, config: Config, env_file: Path) -> None:
+    def __init__(self, run: Run, env_file: Path) -> None:
         """Starts the experiment.
 
         The key comes from the environment, Comet's own configuration or the project's `.env`.
 
         Args:
-            run: the archive and the experiment's key are kept in its folder `comet/`.
-            config: its options are logged.
+            run: its options are logged; the archive and the experiment's key are kept in its folder `comet/`.
             env_file: may hold COMET_API_KEY, COMET_WORKSPACE, COMET_PROJECT_NAME.
 
         Raises:
             UserError: comet_ml is not installed.
         """
         super().__init__()
-        load_dotenv(env_file)
         os.environ.setdefault("COMET_DISABLE_AUTO_LOGGING", "1")  # we say what is logged; must be set before the import
         try:
             import comet_ml
+            from dotenv import dotenv_values
         except ImportError as error:
-            raise UserError("comet_ml is not installed; pip install comet_ml, or use --trackers none") from error
+            install = "pip install comet_ml python-dotenv"
+            raise UserError(f"{error.name} is not installed; {install}, or use --trackers none") from error
 
+        for name, value in dotenv_values(env_file).items():
+            if value:  # one that is left empty must not hide Comet's own configuration
+                os.environ.setdefault(name, value)
         for talkative in ("comet_ml", "urllib3"):  # what matters is said below
             logging.getLogger(talkative).setLevel(logging.ERROR)
         self.folder = run / "comet"
@@ -68,14 +69,14 @@ class CometCallback(Logger):
             try:
                 self.experiment = comet_ml.start(online=True, **settings)
             except Exception as error:
-                logger.warning("Comet refuses (%s: %s)", type(error).__name__, error)
+                logger.warning("Comet refuses (%s)", brief(error))
         if self.experiment is None or not self.experiment.alive:
             self.experiment = comet_ml.start(online=False, **settings)
             logger.info("Comet: %s, so this run is kept offline", "no answer" if has_key else "no key")
         key_file.write_text(self.experiment.get_key() + "\n", encoding="utf-8")
         self.online = not isinstance(self.experiment, comet_ml.OfflineExperiment)
-        options = describe(config)
-        self.experiment.log_parameters({**options.pop("options"), **options})
+        described = read_json(run.config)
+        self.experiment.log_parameters({**described.pop("options"), **described})
         if self.online:
             logger.info("Comet: %s", self.experiment.url)
 
@@ -106,5 +107,5 @@ class CometCallback(Logger):
         experiment.end()
         if not self.online:
             archives = sorted(self.folder.glob("*.zip"), key=lambda path: path.stat().st_mtime)
-            if archives:
-                logger.info("Comet: to upload this run, type: comet upload %s", archives[-1])
+            files = " ".join(shlex.quote(str(path)) for path in archives)  # a resumed run leaves several
+            logger.info("Comet: to upload this run, type: comet upload %s", files)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from utils import UserError
+from utils import UserError, brief
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Guarded:
     def fail(self, error: Exception) -> None:
         """Says so once."""
         self.failed = True
-        logger.warning("%s failed (%s: %s); going on without it", self.name, type(error).__name__, error)
+        logger.warning("%s failed (%s); going on without it", self.name, brief(error))
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         """The tracker's method, which cannot raise an error here."""

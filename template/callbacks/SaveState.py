@@ -9,7 +9,7 @@ import torch
 from poutyne import Callback, EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
 
 from Project import Run
-from utils import UserError, read_json, replacing
+from utils import UserError, brief, replacing
 
 
 class SaveState(Callback):
@@ -52,6 +52,7 @@ class SaveState(Callback):
         """Writes the state."""
         state = {
             "epoch": epoch_number,
+            "epochs": self.params["epochs"],
             "stopped": bool(self.model.stop_training),
             "network": self.model.network.state_dict(),
             "optimizer": self.model.optimizer.state_dict(),
@@ -84,33 +85,41 @@ def set_random_states(states: dict[str, Any]) -> None:
     """The opposite of `random_states`."""
     torch.set_rng_state(states["torch"].cpu())
     if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+        for device, state in zip(range(torch.cuda.device_count()), states["cuda"], strict=False):  # maybe fewer now
+            torch.cuda.set_rng_state(state.cpu(), device)
     kind, keys, *rest = states["numpy"]
     np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), *rest))
     random.setstate(states["python"])
 
 
-def load_state(run: Run) -> dict[str, Any]:
+def load_state(run: Run, epochs: int) -> dict[str, Any]:
     """Reads `last.pt`, and cuts `log.csv` back to its epoch: a run may have been killed between the two.
 
     Args:
         run: an interrupted or finished one.
+        epochs: how many it should have in all.
 
     Returns:
-        What `last.pt` holds, and as "split" what `split.json` does.
+        What `last.pt` holds.
 
     Raises:
-        UserError: there is no such file: the run ended before its first epoch did; or it cannot be read.
+        UserError: there is no such file: the run ended before its first epoch did; or it cannot be read; or it has
+            stopped early and more epochs are asked for.
     """
-    if not run.last.is_file():
-        raise UserError(f"{run.folder} holds no last.pt: the run ended before its first epoch did; start a new one")
+    for file in (run.last, run.best):
+        if not file.is_file():
+            raise UserError(f"{run.folder} holds no {file.name}: has the run had an epoch? start a new one")
     try:
         state = torch.load(run.last, map_location="cpu", weights_only=True)
-        state["split"] = read_json(run.split)
         with open(run.log, newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
     except Exception as error:
-        raise UserError(f"{run.folder} cannot be resumed ({type(error).__name__}: {error})") from error
+        raise UserError(f"{run.folder} cannot be resumed ({brief(error)})") from error
+    if state["stopped"] and epochs > state["epochs"]:
+        raise UserError(
+            f"--epochs {epochs}: this run has stopped early, after epoch {state['epoch']}, so more epochs would not "
+            "change it; start a new run with a larger --patience"
+        )
     with replacing(run.log) as file:
         csv.writer(file).writerows([header, *(row for row in rows if row and int(row[0]) <= state["epoch"])])
     return state

@@ -1,10 +1,10 @@
 """What happens at the end of each epoch: the log, the learning rate, the best weights, the end, the trackers.
 
-A new tracker is a function and a line in `TRACKERS`: it takes the run, the config and the project's `.env`, and returns
-a Poutyne callback with two methods more, `log_results(...)` and `end()`.
+A new tracker is a function and a line in `TRACKERS`: it takes the run and the project's `.env`, and returns a Poutyne
+callback with two methods more, `log_results(...)` and `end()`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,18 @@ from utils import lookup
 # What "better" means, once for all: the rate is cut, the best weights kept and the training stopped by this figure.
 MONITOR, MODE = "val_acc", "max"
 
-TRACKERS: dict[str, Callable[[Run, Config, Path], Any]] = {
+TRACKERS: dict[str, Callable[[Run, Path], Any]] = {
     "comet": CometCallback,
 }
 
 
 @contextmanager
-def get_trackers(config: Config, run: Run, env_file: Path) -> Iterator[list[Guarded]]:
+def get_trackers(names: Sequence[str], run: Run, env_file: Path) -> Iterator[list[Guarded]]:
     """Starts the trackers that were chosen, and ends them however the run ends.
 
     Args:
-        config: its `trackers` are names.
-        run: where they may leave what they keep.
+        names: of `TRACKERS`; others, `none` and `csv`, start nothing.
+        run: has its config.json; they may leave in its folder what they keep.
         env_file: the project's file with keys.
 
     Raises:
@@ -41,9 +41,9 @@ def get_trackers(config: Config, run: Run, env_file: Path) -> Iterator[list[Guar
     """
     trackers: list[Guarded] = []
     try:
-        for name in config.trackers:
+        for name in names:
             if name in TRACKERS:
-                trackers.append(Guarded(name, lambda start=TRACKERS[name]: start(run, config, env_file)))
+                trackers.append(Guarded(name, lambda start=TRACKERS[name]: start(run, env_file)))
         yield trackers
     finally:
         for tracker in trackers:

@@ -10,11 +10,12 @@ from typing import Any
 from data.demo import demo
 from data.imagefolder import imagefolder, read_folders
 from data.images import check_images
-from data.loaders import DataLoaders, make_loaders
+from data.loaders import DataLoaders, make_loader, make_loaders
 from data.MyDataset import my_dataset
 from data.splits import Data, restore_split
 from data.transformation import Transform, get_transforms, train_transform, val_transform
-from utils import UserError, lookup
+from Project import Run
+from utils import UserError, lookup, read_json
 
 DATASETS: dict[str, Callable[[Path, int], Data]] = {
     "imagefolder": imagefolder,
@@ -23,23 +24,23 @@ DATASETS: dict[str, Callable[[Path, int], Data]] = {
 }
 
 
-def get_data(name: str, data_dir: Path, split_seed: int = 0, split: dict[str, list[str]] | None = None) -> Data:
+def get_data(name: str, data_dir: Path, split_seed: int = 0, run: Run | None = None) -> Data:
     """Reads a data set by name.
 
     Args:
         name: a key of `DATASETS`.
         data_dir: its folder.
         split_seed: decides how it is split where it comes without a split of its own.
-        split: the files of each part as an earlier run had them (its `split.json`), instead of a new split.
+        run: an earlier one, whose split is taken instead of a new one.
 
     Raises:
         UserError: no such name, or the folder does not hold what it should.
     """
     try:
         data = lookup(name, DATASETS, "data set")(data_dir, split_seed)
-        return restore_split(data, split) if split else data
+        return restore_split(data, read_json(run.split), read_json(run.classes)) if run else data
     except UserError as error:
-        if split:
+        if run:
             raise UserError(f"{error}; if the images of this run are elsewhere now, say so with --data-dir") from error
         raise
 
@@ -89,6 +90,7 @@ __all__ = [
     "get_data",
     "get_dataloaders",
     "get_transforms",
+    "make_loader",
     "make_loaders",
     "train_transform",
     "val_transform",

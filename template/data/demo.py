@@ -5,9 +5,10 @@ other figure, and some of the same, in pieces, about as much of the one as of th
 away, and a network has to look at shapes.
 """
 
-import os
+import errno
 import random
 import shutil
+import tempfile
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFilter
@@ -17,7 +18,7 @@ from data.splits import Data
 
 CLASSES = ("helmet", "hero")
 IMAGES = {"train": 160, "val": 80}  # of each class; half of val becomes the test set
-VERSION = 1  # part of the folder's name: raise it when the drawing changes, and nobody keeps the old pictures
+FOLDER = "demo-v1"  # in the project's cache: another name when the drawing changes, and nobody keeps the old pictures
 
 Colour = tuple[int, int, int]
 
@@ -32,10 +33,9 @@ def demo(data_dir: Path, split_seed: int = 0) -> Data:
     Returns:
         The three parts, at an image size of 96 px.
     """
-    folder = data_dir / f"demo-v{VERSION}"
-    if not folder.is_dir():
-        draw_demo(folder)
-    return imagefolder(folder, split_seed, image_size=96)
+    if not data_dir.is_dir():
+        draw_demo(data_dir)
+    return imagefolder(data_dir, split_seed, image_size=96)
 
 
 def draw_demo(folder: Path, images: dict[str, int] | None = None, seed: int = 0) -> None:
@@ -46,17 +46,22 @@ def draw_demo(folder: Path, images: dict[str, int] | None = None, seed: int = 0)
         images: how many of each class in each split; the demo's own numbers by default.
         seed: another seed draws other pictures.
     """
-    unfinished = folder.with_name(f"{folder.name}.{os.getpid()}")
-    for split, count in (images or IMAGES).items():
-        for name in CLASSES:
-            (unfinished / split / name).mkdir(parents=True)
-            for i in range(count):
-                rng = random.Random(f"{seed} {split} {name} {i}")
-                draw_picture(name, rng).save(unfinished / split / name / f"{i:03}.jpg", quality=88)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
     try:
+        for split, count in (images or IMAGES).items():
+            for name in CLASSES:
+                (unfinished / split / name).mkdir(parents=True)
+                for i in range(count):
+                    rng = random.Random(f"{seed} {split} {name} {i}")
+                    draw_picture(name, rng).save(unfinished / split / name / f"{i:03}.jpg", quality=88)
+        unfinished.chmod(0o755)  # a temporary folder is for its owner alone
         unfinished.rename(folder)
-    except OSError:  # another process was faster
-        shutil.rmtree(unfinished)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another process was faster
+            raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def draw_picture(name: str, rng: random.Random) -> Image.Image:

@@ -35,8 +35,14 @@ class PhotoFolder(ImageFolder):
         self.files = [Path(path).relative_to(data_dir).as_posix() for path, _ in self.samples]
 
     def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-        """Names of the class folders, sorted, and their labels."""
+        """Names of the class folders, sorted, and their labels.
+
+        Raises:
+            UserError: there is none.
+        """
         classes = sorted(e.name for e in os.scandir(directory) if e.is_dir() and not e.name.startswith((".", "__")))
+        if not classes:
+            raise UserError(f"there is no class in {directory}; expected is one folder for each class in it")
         return classes, {name: label for label, name in enumerate(classes)}
 
 
@@ -61,6 +67,11 @@ def imagefolder(data_dir: Path, split_seed: int = 0, image_size: int = 224) -> D
         raise UserError(f"there is no image in {data_dir}; {LAYOUT.format(data_dir)}")
     if not (data_dir / "train").is_dir() and not (data_dir / "val").is_dir():
         pictures = check_folder(PhotoFolder(data_dir, data_dir))
+        holders = {Path(file).parent.as_posix() for file in pictures.files}
+        for name in sorted(set(pictures.classes) - holders):  # Train, Val …
+            raise UserError(
+                f"there is no image right in {data_dir / name}, so it is no class; {LAYOUT.format(data_dir)}"
+            )
         check_two_classes(pictures)
         train, val, test = stratified_split(pictures, (0.7, 0.15, 0.15), split_seed)
         return Data(train, val, test, pictures.classes, image_size)
@@ -110,7 +121,7 @@ def read_folders(
     return Data(train, val, test, train.classes, image_size)
 
 
-def read_labelled(folder: str | Path, classes: Sequence[str]) -> Data:
+def read_labelled(folder: str | Path, classes: Sequence[str]) -> PhotoFolder:
     """Reads one folder of pictures in class folders, to score a finished network on.
 
     Args:
@@ -118,7 +129,7 @@ def read_labelled(folder: str | Path, classes: Sequence[str]) -> Data:
         classes: of the network, by label.
 
     Returns:
-        All of the pictures, as each of the three parts.
+        All of the pictures, labelled as in the network.
 
     Raises:
         UserError: there is no folder, no picture, or a folder that is none of the classes.
@@ -137,17 +148,16 @@ def read_labelled(folder: str | Path, classes: Sequence[str]) -> Data:
     labels = [classes.index(name) for name in pictures.classes]
     pictures.samples = [(path, labels[label]) for path, label in pictures.samples]
     pictures.targets = [label for _, label in pictures.samples]
-    return Data(pictures, pictures, pictures, list(classes))
+    pictures.classes = list(classes)
+    return pictures
 
 
 def check_folder(folder: PhotoFolder) -> PhotoFolder:
-    """Returns the folder if it has classes and each has an image; mentions what was passed over.
+    """Returns the folder if each class has an image; mentions what was passed over.
 
     Raises:
-        UserError: no class, or a class without an image.
+        UserError: a class without an image.
     """
-    if not folder.classes:
-        raise UserError(f"there is no class in {folder.root}; expected is one folder for each class in it")
     if empty := set(range(len(folder.classes))) - set(folder.targets):
         raise UserError(f"there is no image in {folder.root}/{folder.classes[min(empty)]}; add some or remove it")
     strangers = [

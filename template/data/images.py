@@ -20,7 +20,7 @@ def is_image(path: str | Path) -> bool:
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """Reads one picture: upright as its EXIF says, transparency on white, 16-bit grey scaled to 8.
+    """Reads one picture: upright as its EXIF says, transparency on white, 16-bit and floating-point grey scaled to 8.
 
     Args:
         path: any file that Pillow reads; grey, palette and CMYK pictures too.
@@ -38,8 +38,11 @@ def read_image(path: str | Path) -> Image.Image:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
         raise UserError(f"cannot read the image {path} ({reason}); replace or remove it") from error
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if image.mode.startswith(("I", "F")):
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64)).clip(0)
+        whites = {"I": (255, 65535), "F": (1, 255, 65535)}.get(image.mode, (65535,))  # scales that are in use
+        white = next((white for white in whites if values.max() <= white), values.max())
+        image = Image.fromarray((values * (255 / white)).round().astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -75,14 +75,7 @@ class EpochSampler(Sampler):
 
 
 def make_loaders(
-    data: Data,
-    train_transform: Transform,
-    val_transform: Transform,
-    *,
-    batch_size: int = 32,
-    seed: int = 0,
-    num_workers: int | None = None,
-    **options: Any,
+    data: Data, train_transform: Transform, val_transform: Transform, *, seed: int = 0, **options: Any
 ) -> DataLoaders:
     """Loaders over the three parts of a data set.
 
@@ -90,8 +83,34 @@ def make_loaders(
         data: pictures and labels.
         train_transform: for the training set, which comes in a new order and with new views each epoch.
         val_transform: for the other two, which come as they are.
-        batch_size: images in a batch; the last one of an epoch may hold fewer.
         seed: drives order and views.
+        options: what `make_loader` takes.
+    """
+    sampler = EpochSampler(len(data.train), seed)
+    return DataLoaders(
+        make_loader(data.train, train_transform, data.classes, sampler=sampler, **options),
+        make_loader(data.val, val_transform, data.classes, **options),
+        make_loader(data.test, val_transform, data.classes, **options),
+        data.classes,
+    )
+
+
+def make_loader(
+    dataset: Dataset,
+    transform: Transform,
+    classes: list[str],
+    *,
+    batch_size: int = 32,
+    num_workers: int | None = None,
+    **options: Any,
+) -> DataLoader:
+    """A loader over one data set, in its order unless there is a sampler among the options.
+
+    Args:
+        dataset: pictures and labels.
+        transform: picture → tensor.
+        classes: names of the classes, by label.
+        batch_size: images in a batch; the last one of an epoch may hold fewer.
         num_workers: processes that read pictures; by default one for each core, 8 at most, 0 reads in this process.
         options: anything else that torch's DataLoader takes.
     """
@@ -102,14 +121,7 @@ def make_loaders(
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,
         "pin_memory": torch.cuda.is_available(),
-        "generator": torch.Generator().manual_seed(seed),  # leaves torch's own alone, which resume has to restore
+        "generator": torch.Generator(),  # leaves torch's own alone, which resume has to restore
         **options,
     }
-    return DataLoaders(
-        DataLoader(
-            View(data.train, train_transform, data.classes), sampler=EpochSampler(len(data.train), seed), **options
-        ),
-        DataLoader(View(data.val, val_transform, data.classes), **options),
-        DataLoader(View(data.test, val_transform, data.classes), **options),
-        data.classes,
-    )
+    return DataLoader(View(dataset, transform, classes), **options)

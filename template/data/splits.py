@@ -1,12 +1,16 @@
 """The three parts of a data set: where they come from, how one is cut in two, and how they are found again."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from utils import UserError
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 
@@ -43,6 +47,11 @@ def file_names(dataset: Dataset) -> list[str]:
     return getattr(dataset, "files", None) or [str(i) for i in range(len(dataset))]
 
 
+def is_there(name: str, folder: Path) -> bool:
+    """Whether an item of `file_names` is in this data folder. One that has a number only may be."""
+    return name.isdigit() or (folder / name).exists()
+
+
 def labels(dataset: Dataset) -> list[int]:
     """Labels of a data set's items, from its `targets` (torchvision's name for them) or else item by item."""
     if isinstance(dataset, Subset):
@@ -57,7 +66,7 @@ def stratified_split(dataset: Dataset, fractions: Sequence[float], seed: int) ->
 
     Args:
         dataset: anything with labels, see `labels`.
-        fractions: share of each part, together 1.
+        fractions: share of each part, together 1; two are meant for val and test, three for all.
         seed: the same seed gives the same parts.
 
     Returns:
@@ -79,25 +88,35 @@ def stratified_split(dataset: Dataset, fractions: Sequence[float], seed: int) ->
         part = owed.index(max(owed))
         owed[part] -= 1
         parts[part].append(index)
-    if empty := [i for i, part in enumerate(parts) if not part and fractions[i]]:
-        raise UserError(
-            f"{len(targets)} images are too few for a split of {tuple(fractions)}: part {empty[0]} is empty"
-        )
+    for name, part, fraction in zip(SPLITS[-len(fractions) :], parts, fractions, strict=True):
+        if fraction and not part:
+            raise UserError(f"{len(targets)} images are too few for a split of {tuple(fractions)}: {name} stays empty")
+        if fraction and (missing := len(set(targets.tolist())) - len(set(targets[part].tolist()))):
+            logger.warning("%d of the classes have too few images for one in %s", missing, name)
     return [Subset(dataset, sorted(part)) for part in parts]
 
 
-def restore_split(data: Data, split: dict[str, list[str]]) -> Data:
-    """The same data, its items dealt out as a finished run had them.
+def restore_split(data: Data, split: dict[str, list[str]], classes: list[str]) -> Data:
+    """The same data, its items dealt out as an earlier run had them.
 
     Args:
         data: read again from its folder; its own split does not matter.
-        split: file names of each part, as in a run's `split.json`.
+        split: file names of each part, as in the run's `split.json`.
+        classes: of the run, by label.
 
     Raises:
-        UserError: a file of the split is not there any more.
+        UserError: a file of the split is not there any more, or the classes are others now.
     """
+    if odd := sorted(set(classes) ^ set(data.classes)) or [name for name in classes if data.classes != classes]:
+        raise UserError(
+            f"this run has the classes {', '.join(classes)}, the data {', '.join(data.classes)}: {odd[0]!r}"
+        )
+    if split == {part: file_names(getattr(data, part)) for part in SPLITS}:
+        return data
     pool = ConcatDataset([data.train, data.val, data.test])
     where = {name: i for i, name in enumerate(file_names(pool))}
+    if len(where) < len(pool):
+        raise UserError("the split has changed, and items without names in `files` cannot be found again")
     missing = [name for names in split.values() for name in names if name not in where]
     if missing:
         raise UserError(f"{len(missing)} images of this run are not in the data set any more, {missing[0]} among them")

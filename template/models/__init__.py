@@ -17,7 +17,7 @@ from models.MyCNN import MyCNN
 from models.resnet import resnet18
 from models.summary import summarize
 from Project import Run
-from utils import UserError, lookup, read_json
+from utils import UserError, brief, lookup, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +95,8 @@ def load_network(run: Run) -> Classifier:
     try:
         network = get_model(read_json(run.config)["options"]["model"], len(read_json(run.classes)), "none")
         network.load_state_dict(torch.load(run.best, map_location="cpu", weights_only=True))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError) as error:
-        raise UserError(f"{run.folder} cannot be loaded ({' '.join(str(error).split())[:200]})") from error
+    except Exception as error:  # whatever a file that holds something else makes torch raise
+        raise UserError(f"{run.folder} cannot be loaded ({brief(error)})") from error
     return network.eval()
 
 

@@ -27,7 +27,7 @@ def check_batch(network: torch.nn.Module, loader: DataLoader, smallest: int = 2)
         trial = copy.deepcopy(network).cpu()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             logits = trial.eval()(images)
-            tried = images[:smallest]
+            tried = images[torch.arange(smallest) % len(images)]  # as many, even where val is smaller
             trial.train()(tried)
     except (RuntimeError, ValueError) as error:
         if out_of_memory(error) or (images is None and "stack" not in str(error)):

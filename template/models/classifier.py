@@ -91,7 +91,9 @@ def load_weights(network: Classifier, file: Path) -> None:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a file that holds something else makes torch raise
         raise UserError(f"{file} cannot be read as a file of weights ({type(error).__name__})") from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in state.items()
+    ):
         raise UserError(f"{file} is not a state dict, a dict from names to tensors")
 
     own = network.state_dict()

@@ -1,12 +1,10 @@
 """resnet18 for fine-tuning: pretrained on ImageNet, frozen, with a new head."""
 
-import pickle
-import urllib.error
-
 import torchvision
 from torch import nn
 
 from models.classifier import Classifier, WeightsError
+from utils import brief
 
 
 def resnet18(n_classes: int, pretrained: bool = True) -> Classifier:
@@ -25,11 +23,11 @@ def resnet18(n_classes: int, pretrained: bool = True) -> Classifier:
     """
     try:
         backbone = torchvision.models.resnet18(weights="IMAGENET1K_V1" if pretrained else None)
-    except (urllib.error.URLError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # no network, no permission, a file in torch's cache that holds something else
         url = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url
         raise WeightsError(
-            f"the ImageNet weights of resnet18 cannot be had ({error}); connect to the internet, or download {url} "
-            "elsewhere and give the file with --weights FILE, or train everything with --weights none"
+            f"the ImageNet weights of resnet18 cannot be had ({brief(error)}); connect to the internet, or download "
+            f"{url} elsewhere and give the file with --weights FILE, or train everything with --weights none"
         ) from error
     n_features = backbone.fc.in_features
     backbone.fc = nn.Identity()

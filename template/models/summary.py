@@ -8,6 +8,8 @@ from contextlib import redirect_stdout
 import torchsummary
 from torch import nn
 
+from utils import brief
+
 logger = logging.getLogger(__name__)
 
 
@@ -30,7 +32,7 @@ def summarize(network: nn.Module, image_size: int) -> str:
         with redirect_stdout(printed):
             torchsummary.summary(copy.deepcopy(network).cpu().eval(), (3, image_size, image_size), device="cpu")
     except Exception as error:  # a table is no reason to stop
-        logger.warning("torchsummary cannot draw this network (%s: %s)", type(error).__name__, error)
+        logger.warning("torchsummary cannot draw this network (%s)", brief(error))
         printed = io.StringIO()
     parameters = list(network.parameters())
     count = sum(p.numel() for p in parameters)

@@ -17,6 +17,7 @@ import main as main_script
 import predict
 from config import parse
 from data.demo import draw_demo
+from losses import LOSSES
 from Project import Project
 from runs import parse_config
 from utils import UserError
@@ -59,7 +60,10 @@ def assert_refused(outcome: tuple[int, str], project: Project, *named: str) -> N
         (("--image-size", "-3"), ("--image-size -3",)),
         (("--lr", "0"), ("--lr",)),
         (("--seed", "-1"), ("--seed",)),
+        (("--split-seed", str(2**32)), ("--split-seed",)),
         (("--run-name", "../x"), ("--run-name",)),
+        (("--run-name", "x" * 300), ("--run-name",)),
+        (("--dataset", "demo"), ("--data-dir",)),
         (("--dataset", "imagefoldr"), ("data set 'imagefoldr'", "did you mean 'imagefolder'")),
         (("--model", "resnet81"), ("model 'resnet81'", "did you mean 'resnet18'")),
         (("--trackers", "commet"), ("tracker 'commet'", "did you mean 'comet'")),
@@ -98,6 +102,15 @@ def test_wrong_folders(run_main, project, photos, tmp_path):
     folder = spoiled("class empty")
     (folder / "train" / "third").mkdir()
     assert_refused(run_main("--data-dir", str(folder)), project, "third")
+    folder = spoiled("written otherwise")
+    for name in ("train", "val"):
+        (folder / name).rename(folder / name.title())
+    assert_refused(run_main("--data-dir", str(folder)), project, "Train", "/train/<class>/")
+    assert_refused(run_main("--data-dir", str(photos / "val" / "hero")), project, "no class in", "hero")
+    folder = tmp_path / "loose"
+    for name in ("train", "val"):
+        shutil.copytree(photos / "val" / "hero", folder / name)
+    assert_refused(run_main("--data-dir", str(folder)), project, "no class in", "train")
 
 
 def test_pretrained_weights_that_cannot_be_had(run_main, project, monkeypatch):
@@ -113,6 +126,13 @@ def test_pretrained_weights_that_cannot_be_had(run_main, project, monkeypatch):
 def test_weights_that_do_not_fit(run_main, project, tmp_path):
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pt")
     assert_refused(run_main("--weights", str(tmp_path / "other.pt")), project, "does not fit")
+
+
+def test_a_download_that_left_nonsense_behind(run_main, project, tmp_path):
+    cache = tmp_path / "torch_home" / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    cache.parent.mkdir(parents=True)
+    torch.save({"a": 1}, cache)
+    assert_refused(run_main("--model", "resnet18"), project, "ImageNet weights", "--weights none")
 
 
 def test_a_last_batch_that_batchnorm_cannot_train_on(run_main, project):
@@ -150,9 +170,14 @@ def test_a_spoiled_run_folder(train, exit_of, photos):
     for script, paths in (evaluate, {}), (predict, {"paths": (photos,)}):
         code, error = exit_of(script.main, lambda s=script, p=paths: s.Options(run.folder, device="cpu", **p))
         assert (code, len(error.splitlines())) == (2, 1)
-    run.last.unlink()
-    code, error = exit_of(main_script.main, lambda: parse_config(["--resume", str(run.folder), "--trackers", "none"]))
-    assert (code, "last.pt" in error) == (2, True)
+    torch.save(torch.nn.Linear(1, 1), run.best)  # an object, as others save it, and not its state dict
+    code, error = exit_of(predict.main, lambda: predict.Options(run.folder, (photos,), device="cpu"))
+    assert (code, len(error.splitlines())) == (2, 1)
+    for file in (run.best, run.last):
+        file.unlink()
+        words = ["--resume", str(run.folder), "--trackers", "none"]
+        code, error = exit_of(main_script.main, lambda words=words: parse_config(words))
+        assert (code, file.name in error) == (2, True)
     run.config.write_text("{")
     code, error = exit_of(main_script.main, lambda: parse_config(["--resume", str(run.folder)]))
     assert (code, "config.json" in error) == (2, True)
@@ -172,6 +197,50 @@ def test_evaluate_without_the_split(train, exit_of):
     assert (code, len(error.splitlines()), "split.json" in error) == (2, 1, True)
 
 
+def test_classes_that_have_changed_since(train, exit_of, photos, tmp_path, project):
+    folder = Path(shutil.copytree(photos, tmp_path / "growing"))
+    run = train(data_dir=folder, epochs=1)
+    before = run.config.read_bytes()
+    for split in ("train", "val"):
+        shutil.copytree(folder / split / "hero", folder / split / "third")
+    words = ["--resume", str(run.folder), "--epochs", "2", "--trackers", "none"]
+    for main, parse_options in (
+        (evaluate.main, lambda: evaluate.Options(run.folder, device="cpu")),
+        (lambda config: main_script.main(config, project), lambda: parse_config(words)),
+    ):
+        code, error = exit_of(main, parse_options)
+        assert (code, len(error.splitlines()), "'third'" in error) == (2, 1, True)
+    assert run.config.read_bytes() == before
+
+
+def test_a_message_keeps_its_culprit():
+    assert str(UserError("first line\nsecond line")) == "first line second line"
+    assert (
+        str(UserError("Caught UserError in worker 0.\nTraceback:\nutils.UserError: no such file\n")) == "no such file"
+    )
+
+
+def test_a_table_that_cannot_be_written(train, exit_of, photos, tmp_path):
+    run = train(epochs=1)
+    for path in (tmp_path, tmp_path / "nowhere" / "out.csv"):
+        code, error = exit_of(predict.main, lambda path=path: predict.Options(run.folder, (photos,), csv=path))
+        assert (code, "--csv" in error) == (2, True)
+
+
+def test_printing_where_nobody_reads_or_in_letters_that_are_lacking():
+    code = "from utils import run_script; run_script(lambda _: [print('é' * 99) for _ in range({})], lambda: None)"
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "PYTHONIOENCODING": "ascii"}
+
+    def start(lines: int) -> subprocess.Popen:
+        words = [sys.executable, "-c", code.format(lines)]
+        return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    assert start(1).communicate(timeout=60) == (b"\\xe9" * 99 + b"\n", b"")
+    process = start(10**4)
+    process.stdout.close()  # as `| head` does
+    assert (process.stderr.read(), process.wait(timeout=60)) == (b"", 141)
+
+
 def test_evaluate_without_the_pictures(train, exit_of, photos, tmp_path):
     folder = Path(shutil.copytree(photos, tmp_path / "short lived"))
     run = train(data_dir=folder, epochs=1)
@@ -185,19 +254,11 @@ def test_out_of_memory_says_what_to_lower(run_main, monkeypatch):
     def out(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-    monkeypatch.setattr("torch.nn.functional.cross_entropy", out)
-    monkeypatch.setitem(main_script_losses(), "cross_entropy", out)
+    monkeypatch.setitem(LOSSES, "cross_entropy", out)
     code, error = run_main()
     assert code == 1
     assert len(error.splitlines()) == 1
     assert "--batch-size" in error
-
-
-def main_script_losses() -> dict:
-    """The registry of losses."""
-    from losses import LOSSES
-
-    return LOSSES
 
 
 def test_odd_names_and_odd_pictures_train(run_main, project, tmp_path):

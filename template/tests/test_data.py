@@ -1,6 +1,8 @@
 """Pictures are read right, splits are seeded and stratified, and what is missing is named."""
 
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from data import get_data, get_dataloaders
+from data import Data, get_data, get_dataloaders
+from data.demo import draw_demo
 from data.images import check_images, read_image
 from data.splits import file_names, labels, restore_split, stratified_split
 from utils import UserError
@@ -29,19 +32,23 @@ def test_every_kind_of_picture_comes_out_upright_in_rgb(tmp_path):
     clear.putalpha(0)
     clear.save(tmp_path / "clear.png")
     Image.fromarray(np.full((30, 40), 257 * 100, dtype=np.uint16)).save(tmp_path / "deep.png")
+    for name, value, dtype in ("float share", 0.2, "f4"), ("float byte", 51, "f4"), ("integers", 51, "i4"):
+        Image.fromarray(np.full((30, 40), value, dtype)).save(tmp_path / f"{name}.tiff")
     turned = Image.new("RGB", (40, 30), "black")
     turned.paste("white", (0, 0, 10, 30))  # white at the left; turned by EXIF it is at the top
     exif = Image.Exif()
     exif[0x0112] = 6
     turned.save(tmp_path / "turned ünï 写真.jpg", exif=exif, quality=98)
 
-    images = {path.stem.split()[0]: read_image(path) for path in tmp_path.iterdir()}
+    images = {path.stem.removesuffix(" ünï 写真"): read_image(path) for path in tmp_path.iterdir()}
     assert {image.mode for image in images.values()} == {"RGB"}
     for name in ("rgb", "cmyk", "palette"):
         assert np.allclose(corner(images[name]), (200, 30, 40), atol=12), name
     assert len(set(corner(images["grey"]))) == 1
     assert corner(images["clear"]) == (255, 255, 255)
     assert corner(images["deep"]) == (100, 100, 100)
+    for name in ("float share", "float byte", "integers"):
+        assert corner(images[name]) == (51, 51, 51), name
     assert images["turned"].size == (30, 40)
     assert corner(images["turned"])[0] > 200
     assert images["turned"].getpixel((15, 38))[0] < 60
@@ -174,12 +181,47 @@ def test_a_split_is_found_again_and_a_missing_file_is_named(photos, tmp_path):
     data = get_data("imagefolder", folder, split_seed=5)
     split = {part: file_names(getattr(data, part)) for part in ("train", "val", "test")}
     Image.new("RGB", (50, 50)).save(folder / "val" / "hero" / "999.jpg")  # new pictures do not move the old ones
-    again = restore_split(get_data("imagefolder", folder), split)
+    again = restore_split(get_data("imagefolder", folder), split, data.classes)
     assert {part: file_names(getattr(again, part)) for part in split} == split
     assert labels(again.test) == labels(data.test)
     (folder / split["test"][0]).unlink()
     with pytest.raises(UserError, match=split["test"][0]):
-        restore_split(get_data("imagefolder", folder), split)
+        restore_split(get_data("imagefolder", folder), split, data.classes)
+
+
+def test_items_without_names_are_never_dealt_out_again_by_their_numbers():
+    class Numbers(torch.utils.data.Dataset):
+        def __init__(self, n):
+            self.n = n
+
+        def __len__(self):
+            return self.n
+
+    data = Data(Numbers(6), Numbers(3), Numbers(2), ["a", "b"])
+    split = {part: file_names(getattr(data, part)) for part in ("train", "val", "test")}
+    assert restore_split(data, split, ["a", "b"]) is data
+    with pytest.raises(UserError, match="without names"):
+        restore_split(replace(data, test=Numbers(1)), split, ["a", "b"])
+
+
+def test_a_class_that_is_missing_from_a_part_is_mentioned(photos, tmp_path, caplog):
+    folder = broken_copy(photos, tmp_path / "data")
+    for path in sorted((folder / "val" / "hero").iterdir())[1:]:
+        path.unlink()
+    get_data("imagefolder", folder)
+    assert "1 of the classes have too few images for one in" in caplog.text
+
+
+def test_a_demo_that_was_left_half_drawn_is_drawn_again(tmp_path, monkeypatch):
+    draw_demo(tmp_path / "demo", {"train": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+    before = sorted((tmp_path / "demo" / "train" / "hero").iterdir())
+    draw_demo(tmp_path / "demo", {"train": 5})  # another process was faster
+    assert sorted((tmp_path / "demo" / "train" / "hero").iterdir()) == before
+    monkeypatch.setattr(sys.modules["data.demo"], "draw_picture", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        draw_demo(tmp_path / "second", {"train": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
 
 
 def test_get_dataloaders_keeps_the_original_call(photos):
@@ -223,8 +265,8 @@ def histogram(path: Path) -> torch.Tensor:
 
 
 def test_the_demo_cannot_be_told_by_its_colours(tmp_path, seeded_everything):
-    data = get_data("demo", tmp_path)
-    folder = next(tmp_path.iterdir())
+    folder = tmp_path / "demo"
+    data = get_data("demo", folder)
     train, test = (
         (
             torch.stack([histogram(folder / name) for part in parts for name in file_names(part)]),

@@ -1,5 +1,6 @@
 """Grids of pictures: any number, titled, in a file when called from a script, and nothing that waits for a person."""
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -47,6 +48,23 @@ def test_show_dl_shows_what_the_network_sees(photos, tmp_path, drawn):
     assert set(titles(drawn[1])) == {"helmet", "hero"}  # not the first class only
     first = drawn[1].axes[0].images[0].get_array()
     assert (first == val_dl.dataset[0][0].movedim(0, -1).numpy()).all()
+
+
+@pytest.mark.parametrize("size", [3, 17, 31, 33])
+def test_show_dl_shows_pictures_from_all_over(tmp_path, drawn, size):
+    from torch.utils.data import DataLoader
+
+    images = torch.arange(size, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
+    show_dl(DataLoader([(image, i) for i, image in enumerate(images)], batch_size=4), file=tmp_path / "a.png")
+    shown = [int(title) for title in titles(drawn[0])]
+    assert len(shown) == min(size, 16)
+    assert max(shown) >= size - 1 - size / 16
+
+
+def test_names_of_classes_are_drawn_as_they_are(tmp_path):
+    names = ["$_$", "a_b^{", "été"]
+    plots.confusion_matrix(np.eye(3, dtype=int), names).savefig(tmp_path / "a.png")
+    plots.image_grid(torch.rand(3, 3, 4, 4), names).savefig(tmp_path / "b.png")
 
 
 def test_pictures_of_a_users_own_pipeline(photos, tmp_path, drawn):

@@ -1,15 +1,16 @@
 """Comet without a key, resumed, failing, missing; and trackers that cannot stop a run."""
 
 import json
+import shlex
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
 
 from callbacks import TRACKERS, get_trackers
 from callbacks.Guarded import Guarded
-from config import Config
 from Project import Run
 from runs import parse_config
 from utils import UserError
@@ -50,7 +51,7 @@ def test_without_a_key_an_archive_is_kept_and_complete(train, caplog):
     assert "comet upload" in caplog.text
 
 
-def test_a_resumed_run_goes_on_with_the_same_experiment(train, project, photos):
+def test_a_resumed_run_goes_on_with_the_same_experiment(train, project, photos, caplog):
     import main as main_script
 
     run = train(trackers=("comet",), epochs=1)
@@ -61,6 +62,8 @@ def test_a_resumed_run_goes_on_with_the_same_experiment(train, project, photos):
     assert {epoch for name, _, epoch in metrics(first) if name == "val_acc"} == {1}
     assert {epoch for name, _, epoch in metrics(second) if name == "val_acc"} == {2}
     names = [path.name for path in (run / "comet").glob("*.zip")]
+    told = shlex.split(caplog.text.rpartition("comet upload ")[2])
+    assert sorted(Path(word).name for word in told) == sorted(names)
     assert all(name.startswith(key.strip()) for name in names)
 
 
@@ -123,6 +126,19 @@ def test_with_a_key_in_the_projects_env_file_it_reports_online(train, project, m
     assert not list((run / "comet").glob("*.zip"))
 
 
+def test_an_empty_key_hides_no_other(train, project, monkeypatch, tmp_path):
+    import comet_ml
+
+    started = []
+    (tmp_path / "own.config").write_text("[comet]\napi_key=abcdefghijklmnopqrstuvwxy\n")
+    monkeypatch.setenv("COMET_CONFIG", str(tmp_path / "own.config"))
+    monkeypatch.setattr(comet_ml, "start", lambda **settings: started.append(Online(**settings)) or started[-1])
+    project.base_dir.mkdir()
+    project.env_file.write_text("COMET_API_KEY=\n")
+    train(trackers=("comet",), epochs=1)
+    assert started[0].calls[0][2]["key"] == "abcdefghijklmnopqrstuvwxy"
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("broken"), SystemExit(143)])
 def test_the_experiment_is_ended_however_the_run_ends(train, project, monkeypatch, error):
     def fail(*args):
@@ -147,14 +163,14 @@ def test_a_tracker_that_fails_costs_a_warning(train, monkeypatch, caplog):
 
             return call
 
-    monkeypatch.setitem(TRACKERS, "failing", lambda run, config, env: Failing())
+    monkeypatch.setitem(TRACKERS, "failing", lambda run, env: Failing())
     run = train(trackers=("failing",))
     assert calls.count("on_epoch_end") == 1
     assert calls[-1] == "end"
     assert caplog.text.count("server gone") == 1
     assert torch.load(run.last, weights_only=True)["epoch"] == 2
 
-    def cannot_start(run, config, env):
+    def cannot_start(run, env):
         raise OSError("read-only")
 
     monkeypatch.setitem(TRACKERS, "failing", cannot_start)
@@ -171,7 +187,7 @@ def test_a_tracker_that_is_not_installed_says_how_to_get_it(train, project, monk
 
 
 def test_no_tracker_is_started_for_none_and_csv(tmp_path):
-    with get_trackers(Config(trackers=("none", "csv")), Run(tmp_path), tmp_path / ".env") as trackers:
+    with get_trackers(("none", "csv"), Run(tmp_path), tmp_path / ".env") as trackers:
         assert trackers == []
 
 

@@ -93,6 +93,9 @@ def test_weights_from_a_file(tmp_path):
         load_weights(MyCNN(2, width=16), tmp_path / "run.pt")
     with pytest.raises(UserError, match="no file"):
         get_model("my_cnn", 2, tmp_path / "none.pt")
+    torch.save({0: torch.zeros(1)}, tmp_path / "numbers.pt")
+    with pytest.raises(UserError, match="not a state dict"):
+        get_model("my_cnn", 2, tmp_path / "numbers.pt")
     (tmp_path / "text.pt").write_text("hello")
     with pytest.raises(UserError, match="cannot be read"):
         get_model("my_cnn", 2, tmp_path / "text.pt")
@@ -266,7 +269,7 @@ def test_the_scores_are_those_of_the_best_weights(train, monkeypatch):
             if epoch == 2:
                 nn.init.constant_(self.model.network.head.weight, 100.0)
 
-    monkeypatch.setitem(TRACKERS, "spoiler", lambda run, config, env: Spoiler())
+    monkeypatch.setitem(TRACKERS, "spoiler", lambda run, env: Spoiler())
     run = train(trackers=("spoiler",))
     log, metrics = read_log(run), read(run.metrics)
     best = max(log, key=lambda row: float(row["val_acc"]))
@@ -292,7 +295,7 @@ def test_a_resumed_run_equals_one_never_stopped(train, project, monkeypatch, mod
             if epoch == 3:
                 raise KeyboardInterrupt  # after log and weights of epoch 3, before its last.pt
 
-    monkeypatch.setitem(TRACKERS, "interrupt", lambda run, config, env: Interrupt())
+    monkeypatch.setitem(TRACKERS, "interrupt", lambda run, env: Interrupt())
     # Patience so short that plateau and early stop both act, at epochs that a forgotten counter would move.
     options = {"epochs": 7, "patience": 3, "lr": 0.05, "seed": 4}
     if model == "frozen":
@@ -334,6 +337,49 @@ def test_resume_refuses_what_would_change_the_run(train, exit_of):
     assert parse_config(["--resume", str(run.folder)]).model == "my_cnn"
 
 
+def test_a_run_that_has_stopped_early_cannot_be_made_longer(train, project, monkeypatch, exit_of):
+    import main as main_script
+
+    run = train(epochs=6, patience=1, lr=1e-9)
+    assert len(read_log(run)) < 6
+    before = {path.name: path.read_bytes() for path in (run.config, run.last, run.log)}
+    again = lambda config: main_script.main(config, project)  # noqa: E731
+    words = ["--resume", str(run.folder), "--trackers", "none"]
+    code, error = exit_of(again, lambda: parse_config([*words, "--epochs", "9"]))
+    assert (code, "--patience" in error, len(error.splitlines())) == (2, True, 1)
+    assert {path.name: path.read_bytes() for path in (run.config, run.last, run.log)} == before
+    assert exit_of(again, lambda: parse_config(words)) == (0, "")
+
+
+def test_runs_of_the_same_second_get_folders_of_their_own(train, project, monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda *_: "now_")
+    runs = [train(epochs=1).folder.name for _ in range(3)]
+    assert len(set(runs)) == 3
+    assert sorted(path.name for path in project.checkpoint_dir.iterdir()) == sorted(runs)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files that are not UTF-8")
+def test_names_of_files_in_any_encoding(train, photos, tmp_path):
+    folder = Path(shutil.copytree(photos, tmp_path / "old disk"))
+    for path in sorted((folder / "val" / "hero").iterdir()):
+        os.rename(path, os.fsencode(path.with_suffix("")) + b"\xe9.jpg")
+    run = train(data_dir=folder, epochs=1)
+    evaluate.main(evaluate.Options(run.folder, num_workers=0, device="cpu"))
+    assert read(run / "evaluate-test.json")["test_acc"] == read(run.metrics)["test_acc"]
+    assert len(run.predictions.read_bytes().split(b"\xe9.jpg")) == 5
+
+
+def test_a_validation_set_smaller_than_a_batch(train, photos, tmp_path):
+    folder = Path(shutil.copytree(photos, tmp_path / "tiny val"))
+    for name in ("helmet", "hero"):
+        for path in sorted((folder / "val" / name).iterdir())[2:]:
+            path.unlink()
+    for path in sorted((folder / "train" / "hero").iterdir())[6:]:
+        path.unlink()
+    run = train(data_dir=folder, epochs=1, image_size=8, batch_size=18)  # BatchNorm needs two values, 8 px leave one
+    assert read(run.metrics)["epochs"] == 1
+
+
 def test_evaluate_gives_the_figures_of_main_and_leaves_them_alone(train):
     run = train()
     before = run.metrics.read_bytes()
@@ -352,6 +398,8 @@ def test_evaluate_finds_pictures_that_moved_and_scores_any_folder_of_classes(tra
     options = evaluate.Options(run.folder, data_dir=moved, num_workers=0, device="cpu")
     evaluate.main(options)
     assert read(run / "evaluate-test.json")["test_acc"] == read(run.metrics)["test_acc"]
+    (moved / read(run.split)["test"][0]).unlink()  # some of them do not make it the run's own folder
+    assert exit_of(evaluate.main, lambda: options)[0] == 2
     folder = tmp_path / "one class"
     shutil.copytree(photos / "val" / "hero", folder / "hero")
     evaluate.main(evaluate.Options(run.folder, data_dir=folder, num_workers=0, device="cpu"))
