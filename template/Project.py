@@ -47,6 +47,7 @@ class Run:
 
     config = property(lambda self: self / "config.json")  # every option, versions, git commit
     classes = property(lambda self: self / "classes.json")  # names by label
+    thresholds = property(lambda self: self / "thresholds.json")  # by class; only where an image can have several
     split = property(lambda self: self / "split.json")  # files of each part
     best = property(lambda self: self / "best.pt")  # weights of the best epoch
     last = property(lambda self: self / "last.pt")  # all that resume needs

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from utils import UserError
 
@@ -14,19 +14,32 @@ class Config:
     """Trains an image classifier; leaves all of it in checkpoint/<run-name>/."""
 
     dataset: str | None = None
-    """imagefolder, demo or your own in data/. If not given: imagefolder, or demo where dataset/ holds no image."""
+    """imagefolder, csv, tiny_imagenet, demo, one of torchvision's (mnist, kmnist, fashion_mnist, cifar10, cifar100,
+    flowers102, oxford_iiit_pet, food101) or your own in data/. If not given: imagefolder, or demo where dataset/ holds
+    no image."""
     data_dir: Path | None = None
-    """Folder with the pictures. If not given: dataset/."""
+    """Folder with the pictures, or the table. If not given: dataset/."""
+    split: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    """Shares of training, validation and test set where the pictures come in one piece. Where there is a val/ but no
+    test/, the last two say how val/ is shared out."""
     split_seed: int = 0
     """Decides which pictures become validation and test set where they come without such a split."""
     image_size: int | None = None
     """Side of the square that the network sees, in pixels. If not given: what suits the data set."""
+    augmentation: str | None = None
+    """photographs, small, characters, none or your own in data/transformation/. If not given: what suits the data."""
+    balance: Literal["none", "weights", "sampler"] = "none"
+    """For classes of different sizes: weights counts small ones more in the loss, sampler draws them more often."""
+    strict: bool = False
+    """Refuse to train where the same picture is in two splits or under two labels, instead of a warning."""
 
     model: str = "resnet18"
     """resnet18, my_cnn or one of your own in models/."""
     weights: str | None = None
     """imagenet, none or a file. With weights the backbone is frozen and only the head trains; with none, everything
     trains. If not given: imagenet for networks that have such weights, else none."""
+    normalize: Literal["imagenet", "data", "none"] = "imagenet"
+    """Mean and deviation that the network expects: ImageNet's, those of your training set, or none at all."""
 
     epochs: int = 20
     """How many times the training set is gone through, at most."""
@@ -34,8 +47,9 @@ class Config:
     """Images in a batch."""
     lr: float | None = None
     """Learning rate at the start. If not given: 0.003 where only the head trains, 0.001 where everything does."""
-    loss: str = "cross_entropy"
-    """cross_entropy or one of your own in losses/."""
+    loss: str | None = None
+    """cross_entropy, bce or one of your own in losses/. If not given: bce where an image can have several classes, else
+    cross_entropy."""
     metrics: tuple[str, ...] = ("f1",)
     """Figures in the log beside loss and accuracy: f1 or your own in metrics/."""
     patience: int | None = None
@@ -62,6 +76,8 @@ class Config:
         for name in ("seed", "split_seed"):
             if getattr(self, name) >= 2**32:
                 raise UserError(f"--{dashes(name)} {getattr(self, name)}: less than {2**32} is needed")
+        if abs(sum(self.split) - 1) > 1e-6 or min(self.split) <= 0:
+            raise UserError(f"--split {' '.join(map(str, self.split))}: shares above 0 are needed that add up to 1")
         if self.dataset == "demo" and self.data_dir:
             raise UserError("--dataset demo draws its own pictures; leave out --data-dir, or --dataset")
         if self.patience is None:  # kept with the run, so that more epochs on resume do not change it

@@ -2,7 +2,7 @@
 
 python evaluate.py checkpoint/RUN                       its test images
 python evaluate.py checkpoint/RUN --split val           its validation images
-python evaluate.py checkpoint/RUN --data-dir elsewhere  where its images are now, or any folder of its classes
+python evaluate.py checkpoint/RUN --data-dir elsewhere  where its images are now, or any folder of its classes, or table
 """
 
 import logging
@@ -29,7 +29,8 @@ class Options:
     split: Literal["val", "test"] = "test"
     """Which of its images."""
     data_dir: Path | None = None
-    """Where its images are now, or any folder with one folder for each class. If not given: where they were."""
+    """Where its images are now, or any folder with one folder for each class (of a run on a table: any table). If not
+    given: where they were."""
     batch_size: int = 32
     """Images in a batch. The figures do not depend on it."""
     device: str = "auto"
@@ -55,6 +56,7 @@ def main(options: Options) -> None:
     from data import get_data, get_transforms, make_loader
     from data.imagefolder import read_labelled
     from data.splits import is_there
+    from data.table import read_labelled_table
     from losses import LOSSES
     from models import load_network
     from report import score
@@ -64,22 +66,25 @@ def main(options: Options) -> None:
     config = load_config(run)
     classes = read_json(run.classes)
     loss = lookup(config.loss, LOSSES, "loss")
-    model = Model(load_network(run), None, loss, device=get_device(options.device))
+    thresholds = read_json(run.thresholds) if run.thresholds.exists() else None
+    model = Model(load_network(run), None, None, device=get_device(options.device))
 
     part, folder = options.split, options.data_dir
     if folder and not all(is_there(name, folder) for name in read_json(run.split)[part]):
-        part, dataset = "folder", read_labelled(folder, classes)
+        part = "folder"
+        table = thresholds or config.dataset == "csv"
+        dataset = read_labelled_table(folder, classes, bool(thresholds)) if table else read_labelled(folder, classes)
     else:
-        data = get_data(config.dataset, folder or data_folder(config, project), config.split_seed, run)
+        data = get_data(config.dataset, folder or data_folder(config, project), config.split, config.split_seed, run)
         dataset = data.val if part == "val" else data.test
     _, val_transform = get_transforms(config.image_size)
     loader = make_loader(
         dataset, val_transform, classes, batch_size=options.batch_size, num_workers=options.num_workers
     )
 
-    scores = score(model, loader)
+    scores = score(model, loss, loader, thresholds)
     write_json(run / f"evaluate-{part}.json", scores.named(part))
-    plots.confusion_matrix(scores.confusion, classes).savefig(run / f"evaluate-{part}.png")
+    plots.confusion(scores.confusion, classes).savefig(run / f"evaluate-{part}.png")
     logger.info("%s: %s", part, scores)
 
 

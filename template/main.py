@@ -9,10 +9,11 @@ python main.py --help                   everything else
 
 import logging
 from dataclasses import replace
+from functools import partial
 
 from config import Config
 from Project import Project, Run, project
-from runs import choose_dataset, data_folder, parse_config, run_folder
+from runs import choose_dataset, data_folder, parse_config, run_folder, suit
 from utils import run_script
 
 logger = logging.getLogger(__name__)
@@ -36,16 +37,17 @@ def main(config: Config, project: Project = project) -> Run:
     from poutyne import Model, set_seeds
 
     from callbacks import check_trackers, get_callbacks, get_trackers, load_state
-    from data import check_images, get_data, get_transforms, make_loaders
+    from data import get_data, get_transforms, make_loaders
+    from data.balance import balance
+    from data.check import check
     from losses import LOSSES
-    from metrics import METRICS
+    from metrics import METRICS, accuracy
     from models import build_network, check_batch, summarize
     from report import write_report
     from utils import get_device, lookup, show_dl
 
     set_seeds(config.seed)
     device = get_device(config.device)
-    loss = lookup(config.loss, LOSSES, "loss")
     metrics = {name: lookup(name, METRICS, "metric") for name in config.metrics}
     check_trackers(config.trackers)
     before = Run(config.resume) if config.resume else None
@@ -54,21 +56,25 @@ def main(config: Config, project: Project = project) -> Run:
         logger.info("This run has stopped early, after epoch %d: nothing is left to train.", state["epoch"])
 
     config = choose_dataset(config, project)
-    data = get_data(config.dataset, data_folder(config, project), config.split_seed, before)
+    folder = data_folder(config, project)
+    data = get_data(config.dataset, folder, config.split, config.split_seed, before)
     logger.info("%s: %s", config.dataset, data)
-    check_images([data.train, data.val, data.test])
-    config = replace(config, image_size=config.image_size or data.image_size)
-    train_transform, val_transform = get_transforms(config.image_size)
+    config = suit(config, data)
+    train_transform, val_transform = get_transforms(config.image_size, config.augmentation)
+    loss = lookup(config.loss, LOSSES, "loss")
+    statistics = check(data, folder, project.cache_dir, config).statistics
+    class_weights, image_weights = balance(config.balance, data)
     train_dl, val_dl, test_dl = make_loaders(
         data,
         train_transform,
         val_transform,
         batch_size=config.batch_size,
         seed=config.seed,
+        weights=image_weights,
         num_workers=config.num_workers,
     )
 
-    network, weights = build_network(config, len(data.classes), resumed=state is not None)
+    network, weights = build_network(config, len(data.classes), statistics, resumed=state is not None)
     config = replace(config, weights=weights, lr=config.lr or (3e-3 if network.frozen else 1e-3))
     check_batch(network, val_dl, smallest=len(data.train) % config.batch_size or config.batch_size)
 
@@ -81,9 +87,9 @@ def main(config: Config, project: Project = project) -> Run:
         model = Model(
             network,
             torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=config.lr),
-            loss,
-            batch_metrics=["acc"],
-            epoch_metrics=[(name, metric(len(data.classes))) for name, metric in metrics.items()],
+            loss if class_weights is None else partial(loss, weight=torch.tensor(class_weights).float().to(device)),
+            batch_metrics=[accuracy(data.multilabel)],
+            epoch_metrics=[(name, metric(len(data.classes), data.multilabel)) for name, metric in metrics.items()],
             device=device,
         )
         train_dl.sampler.epoch = first_epoch = state["epoch"] + 1 if state else 1
@@ -97,7 +103,7 @@ def main(config: Config, project: Project = project) -> Run:
         )
 
         network.load_state_dict(torch.load(run.best, map_location=device, weights_only=True))
-        write_report(run, model, val_dl, test_dl, trackers)
+        write_report(run, model, loss, val_dl, test_dl, trackers)
     return run
 
 

@@ -13,14 +13,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 
-def image_grid(images: Sequence[Any], titles: Sequence[str]) -> Figure:
+def image_grid(images: Sequence[Any], titles: Sequence[str], columns: int = 8) -> Figure:
     """Pictures side by side, each under its title.
 
     Args:
         images: PIL images, or tensors (C, H, W): uint8, or float, which is stretched so that all of it can be seen.
         titles: one for each.
+        columns: how many stand in a row, at most.
     """
-    columns = max(1, min(8, len(images)))
+    columns = max(1, min(columns, len(images)))
     rows = max(1, math.ceil(len(images) / columns))
     figure = Figure(figsize=(1.5 * columns, 1.72 * rows), layout="constrained", dpi=110)
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
@@ -75,6 +76,31 @@ def curves(log: dict[str, list[float]], best_epoch: int, monitor: str) -> Figure
         else:
             axes.set_ylim(bottom=0)
             axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+    return figure
+
+
+def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
+    """How often each class was taken for which, or where an image can have several, found, missed and made up.
+
+    Args:
+        counts: (n_classes, n_classes) or (n_classes, 2, 2) of int, true down, predicted across.
+        classes: their names.
+    """
+    if counts.ndim == 2:
+        return confusion_matrix(counts, classes)
+    found, missed, made_up = counts[:, 1, 1], counts[:, 1, 0], counts[:, 0, 1]
+    rows = np.arange(len(classes))[::-1]
+    figure = Figure(figsize=(6.4, 1.3 + 0.28 * len(classes)), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    for start, width, label, colour in ((0 * found, found, "found", "C0"), (found, missed, "missed", "0.75")):
+        axes.barh(rows, width, left=start, color=colour, label=label)
+    axes.barh(rows, -made_up, color="C3", label="made up")
+    axes.axvline(0, color="k", lw=0.8)
+    axes.set_yticks(rows, classes, fontsize=max(4.0, 9 - len(classes) / 20), **as_typed())
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{abs(x):.0f}")
+    axes.set_xlabel("images")
+    figure.legend(loc="outside upper center", ncols=3, fontsize=8)
     return figure
 
 

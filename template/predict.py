@@ -10,12 +10,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from config import check_at_least, parse
 from runs import load_config, open_run
 from utils import UserError, replacing, run_script
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Options:
     paths: Positional[tuple[Path, ...]]
     """Pictures, or folders that are searched for pictures, with all that is below them."""
     csv: Path | None = None
-    """A file for the results: file,class,probability."""
+    """A file for the results: file,class,probability. Several classes of an image have a | between them."""
     batch_size: int = 32
     """Images that go through the network at a time."""
     device: str = "auto"
@@ -61,6 +65,7 @@ def main(options: Options) -> None:
     files = find_images(options.paths)
     if options.csv and (options.csv.is_dir() or not options.csv.resolve().parent.is_dir()):
         raise UserError(f"--csv {options.csv}: give the name of a file, in a folder that exists")
+    thresholds = read_json(run.thresholds) if run.thresholds.exists() else None
     model = Model(load_network(run), None, None, device=get_device(options.device))
     _, transform = get_transforms(load_config(run).image_size)
 
@@ -80,10 +85,9 @@ def main(options: Options) -> None:
             if not images:
                 continue
             logits = model.predict_on_batch(torch.stack(list(images.values())))
-            probabilities = torch.from_numpy(logits).softmax(dim=1)
-            for file, row in zip(images, probabilities, strict=True):
-                rows.append((file, classes[int(row.argmax())], float(row.max())))
-                print(f"{file}  {rows[-1][1]}  {rows[-1][2]:.4f}")
+            for file, row in zip(images, torch.from_numpy(logits), strict=True):
+                rows.append((file, *name_classes(row, classes, thresholds)))
+                print("  ".join(map(str, rows[-1])))
     if not rows:
         raise UserError(broken[0])
     if options.csv:
@@ -93,6 +97,28 @@ def main(options: Options) -> None:
             print(f"error: {message}", file=sys.stderr)
         print(f"{len(broken)} of {len(files)} images could not be read", file=sys.stderr)
         sys.exit(1)
+
+
+def name_classes(
+    logits: "torch.Tensor", classes: Sequence[str], thresholds: dict[str, float] | None
+) -> tuple[str, str]:
+    """What is on a picture, and how probable it is.
+
+    Args:
+        logits: (n_classes,) of float.
+        classes: their names.
+        thresholds: by class, where a picture can have several.
+
+    Returns:
+        The name of the most probable class and its probability; or the names of all whose probability reaches their
+        threshold, the surest first, and their probabilities, with `|` between them.
+    """
+    if thresholds is None:
+        p, i = logits.softmax(dim=0).max(dim=0)
+        return classes[i], f"{p:.6f}"
+    p = dict(zip(classes, logits.sigmoid().tolist(), strict=True))
+    found = sorted((name for name in classes if p[name] >= thresholds[name]), key=lambda name: -p[name])
+    return "|".join(found), "|".join(f"{p[name]:.6f}" for name in found)
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -118,12 +144,12 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return list(files)
 
 
-def write_csv(path: Path, rows: Sequence[tuple[Path, str, float]]) -> None:
+def write_csv(path: Path, rows: Sequence[tuple[Path, str, str]]) -> None:
     """Writes file, class and probability of each picture."""
     with replacing(path) as file:
         writer = csv.writer(file)
         writer.writerow(["file", "class", "probability"])
-        writer.writerows((file, name, f"{probability:.6f}") for file, name, probability in rows)
+        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # What may differ from the interrupted run without changing what it would have computed.
-MAY_CHANGE_ON_RESUME = ("resume", "epochs", "data_dir", "device", "num_workers", "trackers")
+MAY_CHANGE_ON_RESUME = ("resume", "epochs", "data_dir", "device", "num_workers", "trackers", "strict")
 
 
 def parse_config(argv: Sequence[str] | None = None) -> Config:
@@ -121,11 +121,23 @@ def choose_dataset(config: Config, project: Project) -> Config:
     return replace(config, dataset=name, data_dir=config.data_dir and config.data_dir.resolve())
 
 
-def data_folder(config: Config, project: Project) -> Path:
-    """Where the pictures are: what was given, else the project's own folder (the demo's is a cache)."""
-    from data.demo import FOLDER
+def suit(config: Config, data: "Data") -> Config:
+    """Fills in what depends on the data where it was not given: image size, augmentation, loss."""
+    return replace(
+        config,
+        image_size=config.image_size or data.image_size,
+        augmentation=config.augmentation or data.augmentation,
+        loss=config.loss or ("bce" if data.multilabel else "cross_entropy"),
+    )
 
-    return config.data_dir or (project.cache_dir / FOLDER if config.dataset == "demo" else project.data_dir)
+
+def data_folder(config: Config, project: Project) -> Path:
+    """Where the pictures are: what was given, else the project's own folder, or its cache where it gets them itself."""
+    from data import OBTAINED
+
+    if config.data_dir is None and config.dataset in OBTAINED:
+        return project.cache_dir / OBTAINED[config.dataset]
+    return config.data_dir or project.data_dir
 
 
 @contextmanager
@@ -159,6 +171,8 @@ def run_folder(config: Config, project: Project, data: "Data") -> Iterator[Run]:
         write_json(run.config, describe(replace(config, run_name=name)))
         write_json(run.classes, data.classes)
         write_json(run.split, {part: file_names(getattr(data, part)) for part in SPLITS})
+        if data.multilabel:
+            write_json(run.thresholds, dict.fromkeys(data.classes, 0.5))
         yield run
     except UserError:
         if not run.last.exists():

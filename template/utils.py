@@ -222,11 +222,18 @@ def show_dl(dl: "DataLoader", n: int = 16, file: str | Path | None = None) -> No
 
 
 def class_names(dataset: "Dataset", labels: Any) -> list[str]:
-    """Names of these labels, from the first `classes` found in the data set or in what it wraps."""
+    """Names of these labels, from the first `classes` found in the data set or in what it wraps.
+
+    Args:
+        dataset: or a view of one.
+        labels: for each picture a number; or 0 and 1 for each class, and then the names stand beside one another.
+    """
     while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
         dataset = dataset.dataset
     classes = getattr(dataset, "classes", None)
-    return [str(classes[int(label)] if classes else int(label)) for label in labels]
+    rows = [label.tolist() if hasattr(label, "tolist") else label for label in labels]
+    numbers = [[i for i, there in enumerate(row) if there] if isinstance(row, list) else [int(row)] for row in rows]
+    return ["|".join(str(classes[i] if classes else i) for i in row) for row in numbers]
 
 
 def show_figure(figure: "Figure", file: str | Path, inline: bool = True) -> None:

@@ -45,7 +45,7 @@ class CometCallback(Logger):
                 os.environ.setdefault(name, value)
         for talkative in ("comet_ml", "urllib3"):  # what matters is said below
             logging.getLogger(talkative).setLevel(logging.ERROR)
-        self.folder = run / "comet"
+        self.run, self.folder = run, run / "comet"
         self.folder.mkdir(exist_ok=True)
         key_file = self.folder / "experiment_key.txt"
         known = key_file.read_text(encoding="utf-8").strip() if key_file.is_file() else None
@@ -86,18 +86,20 @@ class CometCallback(Logger):
         metrics |= self._get_current_learning_rates()
         self.experiment.log_metrics(metrics, epoch=epoch_number, step=epoch_number)
 
-    def log_results(self, metrics: dict[str, Any], confusion: np.ndarray, classes: Sequence[str], best: Path) -> None:
+    def log_results(self, metrics: dict[str, Any], confusion: np.ndarray, classes: Sequence[str]) -> None:
         """What stands at the end.
 
         Args:
             metrics: the final figures.
-            confusion: (n_classes, n_classes) of int, true classes down, predicted across.
+            confusion: (n_classes, n_classes) of int, true classes down, predicted across; or (n_classes, 2, 2).
             classes: their names.
-            best: the file with the best weights.
         """
         self.experiment.log_metrics({f"final_{name}": value for name, value in metrics.items()})
-        self.experiment.log_confusion_matrix(matrix=confusion.tolist(), labels=list(classes))
-        self.experiment.log_model("best", str(best))
+        if confusion.ndim == 2:
+            self.experiment.log_confusion_matrix(matrix=confusion.tolist(), labels=list(classes))
+        for name in ("curves.png", "confusion_matrix.png"):
+            self.experiment.log_image(str(self.run / name), name=name)
+        self.experiment.log_model("best", str(self.run.best))
 
     def end(self) -> None:
         """Closes the experiment: without it an archive is useless. Calling it again does nothing."""

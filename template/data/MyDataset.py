@@ -3,13 +3,14 @@
 `<data_dir>/daisy_001.jpg`, `<data_dir>/rose_17.png` … : the class is what comes before the last underscore.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 from torch.utils.data import Dataset
 
 from data.images import is_image, read_image
-from data.splits import Data, stratified_split
+from data.splits import FRACTIONS, Data, fill_in
 from utils import UserError
 
 
@@ -52,8 +53,8 @@ class MyDataset(Dataset):
         return read_image(self.data_dir / self.files[index]), self.targets[index]
 
 
-def my_dataset(data_dir: Path, split_seed: int = 0) -> Data:
-    """Seven tenths to train with, the rest for validation and test in equal parts."""
+def my_dataset(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> Data:
+    """All three parts from the one folder; where you have a test set of your own, it takes the place of the None."""
     dataset = MyDataset(Path(data_dir))
-    train, val, test = stratified_split(dataset, (0.7, 0.15, 0.15), split_seed)
+    train, val, test = fill_in(dataset, None, None, fractions, seed)
     return Data(train, val, test, dataset.classes)

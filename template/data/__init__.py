@@ -1,43 +1,58 @@
 """Pictures: where they come from, how they are read, split, augmented and put into batches.
 
-A new data set is a function and a line in `DATASETS`: it takes the folder and the split seed, and returns a `Data`.
+A new data set is a function and a line in `DATASETS`: it takes the folder, the shares of train, val and test, and the
+seed of the split, and returns a `Data`.
 """
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.demo import demo
+from data.demo import FOLDER, demo
 from data.imagefolder import imagefolder, read_folders
-from data.images import check_images
 from data.loaders import DataLoaders, make_loader, make_loaders
 from data.MyDataset import my_dataset
-from data.splits import Data, restore_split
+from data.published import PUBLISHED
+from data.splits import FRACTIONS, Data, check_problems, restore_split
+from data.table import table
+from data.tiny_imagenet import tiny_imagenet
 from data.transformation import Transform, get_transforms, train_transform, val_transform
 from Project import Run
 from utils import UserError, lookup, read_json
 
-DATASETS: dict[str, Callable[[Path, int], Data]] = {
+DATASETS: dict[str, Callable[[Path, Sequence[float], int], Data]] = {
     "imagefolder": imagefolder,
-    "demo": demo,
+    "csv": table,
+    "tiny_imagenet": tiny_imagenet,
     "my_dataset": my_dataset,
+    "demo": demo,
+    **PUBLISHED,
 }
+# Those that need no folder of yours: where in the project's cache they are kept.
+OBTAINED = {"demo": FOLDER, **dict.fromkeys(PUBLISHED, "torchvision")}
 
 
-def get_data(name: str, data_dir: Path, split_seed: int = 0, run: Run | None = None) -> Data:
+def get_data(
+    name: str,
+    data_dir: Path,
+    fractions: Sequence[float] = FRACTIONS,
+    seed: int = 0,
+    run: Run | None = None,
+) -> Data:
     """Reads a data set by name.
 
     Args:
         name: a key of `DATASETS`.
         data_dir: its folder.
-        split_seed: decides how it is split where it comes without a split of its own.
+        fractions: shares of train, val and test where it comes without a split of its own.
+        seed: decides how it is split then.
         run: an earlier one, whose split is taken instead of a new one.
 
     Raises:
         UserError: no such name, or the folder does not hold what it should.
     """
     try:
-        data = lookup(name, DATASETS, "data set")(data_dir, split_seed)
+        data = lookup(name, DATASETS, "data set")(data_dir, fractions, seed)
         return restore_split(data, read_json(run.split), read_json(run.classes)) if run else data
     except UserError as error:
         if run:
@@ -77,7 +92,8 @@ def get_dataloaders(
     Raises:
         UserError: a folder, a class or its images are missing.
     """
-    data = read_folders(train_dir, val_dir, test_dir, split=split, split_seed=split_seed)
+    data = read_folders(train_dir, val_dir, test_dir, fractions=(0, *split), seed=split_seed)
+    check_problems(data)
     loader_options = {"batch_size": batch_size, "seed": seed, "num_workers": num_workers, **options}
     return make_loaders(data, train_transform, val_transform, **loader_options)
 
@@ -86,7 +102,7 @@ __all__ = [
     "DATASETS",
     "Data",
     "DataLoaders",
-    "check_images",
+    "check_problems",
     "get_data",
     "get_dataloaders",
     "get_transforms",

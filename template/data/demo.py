@@ -9,12 +9,13 @@ import errno
 import random
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFilter
 
 from data.imagefolder import imagefolder
-from data.splits import Data
+from data.splits import FRACTIONS, Data
 
 CLASSES = ("helmet", "hero")
 IMAGES = {"train": 160, "val": 80}  # of each class; half of val becomes the test set
@@ -23,19 +24,20 @@ FOLDER = "demo-v1"  # in the project's cache: another name when the drawing chan
 Colour = tuple[int, int, int]
 
 
-def demo(data_dir: Path, split_seed: int = 0) -> Data:
+def demo(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> Data:
     """Draws the pictures into `data_dir` the first time, then reads them as an ImageFolder.
 
     Args:
         data_dir: where the pictures are kept, a folder of their own.
-        split_seed: decides which half of `val/` becomes the test set.
+        fractions: the last two are the shares of val and test in `val/`.
+        seed: decides which of its pictures become the test set.
 
     Returns:
         The three parts, at an image size of 96 px.
     """
     if not data_dir.is_dir():
         draw_demo(data_dir)
-    return imagefolder(data_dir, split_seed, image_size=96)
+    return imagefolder(data_dir, fractions, seed, image_size=96)
 
 
 def draw_demo(folder: Path, images: dict[str, int] | None = None, seed: int = 0) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from torchvision.datasets import ImageFolder
 
 from data.images import is_image, read_image
-from data.splits import Data, stratified_split
+from data.splits import FRACTIONS, Data, fill_in
 from utils import UserError
 
 logger = logging.getLogger(__name__)
@@ -23,42 +23,66 @@ class PhotoFolder(ImageFolder):
         files: for each item its path relative to the data folder, such as "train/daisy/1.jpg".
     """
 
-    def __init__(self, root: str | Path, data_dir: str | Path | None = None) -> None:
+    def __init__(self, root: str | Path, data_dir: str | Path | None = None, classes: Sequence[str] = ()) -> None:
         """Lists the pictures.
 
         Args:
             root: holds a folder for each class.
             data_dir: what `files` is relative to; the parent of `root` by default.
+            classes: names by label; those of the folders by default.
+
+        Raises:
+            UserError: there is no class folder.
         """
+        self.known = list(classes)
         super().__init__(str(root), loader=read_image, is_valid_file=is_image, allow_empty=True)
         data_dir = Path(data_dir or Path(root).parent)
         self.files = [Path(path).relative_to(data_dir).as_posix() for path, _ in self.samples]
 
     def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-        """Names of the class folders, sorted, and their labels.
-
-        Raises:
-            UserError: there is none.
-        """
-        classes = sorted(e.name for e in os.scandir(directory) if e.is_dir() and not e.name.startswith((".", "__")))
-        if not classes:
-            raise UserError(f"there is no class in {directory}; expected is one folder for each class in it")
+        """Names of the classes and their labels."""
+        classes = self.known or class_folders(directory)
         return classes, {name: label for label, name in enumerate(classes)}
 
+    def problems(self) -> list[str]:
+        """A line for each class that has no picture here; mentions files that are passed over."""
+        strangers = [
+            name
+            for _, _, names in os.walk(self.root, followlinks=True)
+            for name in names
+            if not is_image(name) and not name.startswith(".") and name not in ("Thumbs.db", "desktop.ini")
+        ]
+        if strangers:
+            logger.warning("passed over in %s, being no images: %s", self.root, shorten(strangers))
+        empty = [self.classes[label] for label in sorted(set(range(len(self.classes))) - set(self.targets))]
+        return [f"the class {name!r} has no image in {self.root}; add some, or remove the class" for name in empty]
 
-def imagefolder(data_dir: Path, split_seed: int = 0, image_size: int = 224) -> Data:
+
+def class_folders(directory: str | Path) -> list[str]:
+    """Names of the folders in a folder, sorted, without hidden ones.
+
+    Raises:
+        UserError: there is none.
+    """
+    classes = sorted(e.name for e in os.scandir(directory) if e.is_dir() and not e.name.startswith((".", "__")))
+    if not classes:
+        raise UserError(f"there is no class in {directory}; expected is one folder for each class in it")
+    return classes
+
+
+def imagefolder(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0, image_size: int = 224) -> Data:
     """Reads `train/`, `val/` and, if it is there, `test/` below `data_dir`; without a `test/`, val is cut in two.
 
-    Where there is neither `train/` nor `val/`, the folders are taken for classes, and seven tenths of each are for
-    training.
+    Where there is neither `train/` nor `val/`, the folders are taken for classes and all three parts made from them.
 
     Args:
         data_dir: the folder with the pictures.
-        split_seed: decides how what has to be split is split.
+        fractions: shares of train, val and test in what has to be split.
+        seed: decides how it is split.
         image_size: passed on.
 
     Raises:
-        UserError: a folder, a class or its images are missing; says which.
+        UserError: a folder is missing, or it is no such folder; says which.
     """
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
@@ -66,21 +90,20 @@ def imagefolder(data_dir: Path, split_seed: int = 0, image_size: int = 224) -> D
     if not any(is_image(file) for _, _, names in os.walk(data_dir, followlinks=True) for file in names):
         raise UserError(f"there is no image in {data_dir}; {LAYOUT.format(data_dir)}")
     if not (data_dir / "train").is_dir() and not (data_dir / "val").is_dir():
-        pictures = check_folder(PhotoFolder(data_dir, data_dir))
-        holders = {Path(file).parent.as_posix() for file in pictures.files}
-        for name in sorted(set(pictures.classes) - holders):  # Train, Val …
-            raise UserError(
-                f"there is no image right in {data_dir / name}, so it is no class; {LAYOUT.format(data_dir)}"
-            )
+        pictures = PhotoFolder(data_dir, data_dir)
+        for file in pictures.files:  # Train, Val …
+            if len(Path(file).parts) > 2:
+                raise UserError(f"{data_dir / file} is too deep for an image of a class; {LAYOUT.format(data_dir)}")
         check_two_classes(pictures)
-        train, val, test = stratified_split(pictures, (0.7, 0.15, 0.15), split_seed)
-        return Data(train, val, test, pictures.classes, image_size)
+        parts = fill_in(pictures, None, None, fractions, seed)
+        return Data(*parts, pictures.classes, image_size, problems=pictures.problems())
     test_dir = data_dir / "test"
     return read_folders(
         data_dir / "train",
         data_dir / "val",
         test_dir if test_dir.is_dir() else None,
-        split_seed=split_seed,
+        fractions=fractions,
+        seed=seed,
         image_size=image_size,
     )
 
@@ -90,35 +113,34 @@ def read_folders(
     val_dir: str | Path,
     test_dir: str | Path | None = None,
     *,
-    split: Sequence[float] = (0.5, 0.5),
-    split_seed: int = 0,
+    fractions: Sequence[float] = FRACTIONS,
+    seed: int = 0,
     image_size: int = 224,
 ) -> Data:
     """Reads one folder of classes for each part.
 
     Args:
         train_dir, val_dir, test_dir: each holds one folder a class. Without `test_dir`, `val_dir` is split.
-        split: shares of val and test in `val_dir`.
-        split_seed: the same seed gives the same split.
+        fractions: the last two are the shares of val and test in `val_dir`.
+        seed: the same seed gives the same split.
         image_size: side in pixels that suits the pictures.
 
+    Returns:
+        The data; a class that a folder lacks is among its problems.
+
     Raises:
-        UserError: a folder, a class or its images are missing; says which.
+        UserError: a folder is missing, or it holds no classes.
     """
-    folders = []
-    for path in filter(None, (train_dir, val_dir, test_dir)):
-        if not Path(path).is_dir():
-            raise UserError(f"there is no folder {path}; {LAYOUT.format(Path(path).parent)}")
-        folders.append(check_folder(PhotoFolder(path)))
-    train, *others = folders
-    for other in others:
-        if odd := set(train.classes) ^ set(other.classes):
-            name = sorted(odd)[0]
-            here, there = (train, other) if name in train.classes else (other, train)
-            raise UserError(f"the class {name!r} is in {here.root} but not in {there.root}; both need the same classes")
-    check_two_classes(train)
-    val, test = others if test_dir else stratified_split(others[0], split, split_seed)
-    return Data(train, val, test, train.classes, image_size)
+    paths = [Path(path) for path in (train_dir, val_dir, test_dir) if path]
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"there is no folder {path}; {LAYOUT.format(path.parent)}")
+    classes = sorted({name for path in paths for name in class_folders(path)})
+    folders = [PhotoFolder(path, classes=classes) for path in paths]
+    check_two_classes(folders[0])
+    problems = [problem for folder in folders for problem in folder.problems()]
+    train, val, test = (*folders, None)[:3]
+    return Data(*fill_in(train, val, test, fractions, seed), classes, image_size, problems=problems)
 
 
 def read_labelled(folder: str | Path, classes: Sequence[str]) -> PhotoFolder:
@@ -137,38 +159,15 @@ def read_labelled(folder: str | Path, classes: Sequence[str]) -> PhotoFolder:
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}")
-    pictures = PhotoFolder(folder)
-    if strangers := [name for name in pictures.classes if name not in classes]:
+    if strangers := [name for name in class_folders(folder) if name not in classes]:
         raise UserError(
             f"{folder} holds neither the images of this run nor folders of its classes: {strangers[0]!r} is none of "
             f"{', '.join(classes)}"
         )
+    pictures = PhotoFolder(folder, classes=classes)
     if not pictures.samples:
         raise UserError(f"there is no image in {folder}; expected are folders named {', '.join(classes)}")
-    labels = [classes.index(name) for name in pictures.classes]
-    pictures.samples = [(path, labels[label]) for path, label in pictures.samples]
-    pictures.targets = [label for _, label in pictures.samples]
-    pictures.classes = list(classes)
     return pictures
-
-
-def check_folder(folder: PhotoFolder) -> PhotoFolder:
-    """Returns the folder if each class has an image; mentions what was passed over.
-
-    Raises:
-        UserError: a class without an image.
-    """
-    if empty := set(range(len(folder.classes))) - set(folder.targets):
-        raise UserError(f"there is no image in {folder.root}/{folder.classes[min(empty)]}; add some or remove it")
-    strangers = [
-        name
-        for _, _, names in os.walk(folder.root, followlinks=True)
-        for name in names
-        if not is_image(name) and not name.startswith(".") and name not in ("Thumbs.db", "desktop.ini")
-    ]
-    if strangers:
-        logger.warning("passed over in %s, being no images: %s", folder.root, shorten(strangers))
-    return folder
 
 
 def check_two_classes(folder: PhotoFolder) -> None:

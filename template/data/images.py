@@ -1,14 +1,10 @@
 """Reading pictures: every kind that cameras, scanners and the web produce comes out as the same upright RGB."""
 
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
-from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
-from tqdm.auto import tqdm
 
 from utils import UserError
 
@@ -47,32 +43,3 @@ def read_image(path: str | Path) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
-
-
-def check_images(datasets: Iterable[Dataset]) -> None:
-    """Reads every picture once, so that a broken one is found before the training and not hours into it.
-
-    Args:
-        datasets: the parts of a data set; each item is (picture, label).
-
-    Raises:
-        UserError: names the first picture that cannot be read, and says how many there are.
-    """
-
-    def problem(key: tuple[Dataset, int]) -> UserError | None:
-        dataset, index = key
-        try:
-            dataset[index]
-        except UserError as error:
-            return error
-        return None
-
-    keys = [(dataset, index) for dataset in datasets for index in range(len(dataset))]
-    with ThreadPoolExecutor() as pool:  # Pillow decodes without holding the interpreter's lock
-        found = tqdm(
-            pool.map(problem, keys), "reading images", len(keys), leave=False, dynamic_ncols=True, disable=None
-        )
-        problems = [error for error in found if error]
-    if problems:
-        others = f" ({len(problems) - 1} more cannot be read)" if len(problems) > 1 else ""
-        raise UserError(f"{problems[0]}{others}")

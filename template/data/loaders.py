@@ -1,7 +1,7 @@
 """From data sets to batches: every view of a picture is different, and the same again for the same seed."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -60,8 +60,16 @@ class EpochSampler(Sampler):
         epoch: number of the next iteration, from 1; set it to go on from there.
     """
 
-    def __init__(self, n: int, seed: int) -> None:
+    def __init__(self, n: int, seed: int, weights: Sequence[float] | None = None) -> None:
+        """Starts with epoch 1.
+
+        Args:
+            n: pictures in the data set.
+            seed: drives order and views.
+            weights: how often each is drawn, relative to the others; each once an epoch by default.
+        """
         self.n, self.seed, self.epoch = n, seed, 1
+        self.shares = None if weights is None else np.asarray(weights) / np.sum(weights)
 
     def __len__(self) -> int:
         """Pictures in an epoch."""
@@ -71,11 +79,18 @@ class EpochSampler(Sampler):
         """Pairs of (index, seed of the view)."""
         rng = np.random.default_rng([self.seed, self.epoch])
         self.epoch += 1
-        return zip(rng.permutation(self.n).tolist(), rng.integers(2**63, size=self.n).tolist(), strict=True)
+        order = rng.permutation(self.n) if self.shares is None else rng.choice(self.n, self.n, p=self.shares)
+        return zip(order.tolist(), rng.integers(2**63, size=self.n).tolist(), strict=True)
 
 
 def make_loaders(
-    data: Data, train_transform: Transform, val_transform: Transform, *, seed: int = 0, **options: Any
+    data: Data,
+    train_transform: Transform,
+    val_transform: Transform,
+    *,
+    seed: int = 0,
+    weights: Sequence[float] | None = None,
+    **options: Any,
 ) -> DataLoaders:
     """Loaders over the three parts of a data set.
 
@@ -84,9 +99,10 @@ def make_loaders(
         train_transform: for the training set, which comes in a new order and with new views each epoch.
         val_transform: for the other two, which come as they are.
         seed: drives order and views.
+        weights: how often each training picture is drawn, relative to the others; each once an epoch by default.
         options: what `make_loader` takes.
     """
-    sampler = EpochSampler(len(data.train), seed)
+    sampler = EpochSampler(len(data.train), seed, weights)
     return DataLoaders(
         make_loader(data.train, train_transform, data.classes, sampler=sampler, **options),
         make_loader(data.val, val_transform, data.classes, **options),
@@ -114,8 +130,7 @@ def make_loader(
         num_workers: processes that read pictures; by default one for each core, 8 at most, 0 reads in this process.
         options: anything else that torch's DataLoader takes.
     """
-    if num_workers is None:
-        num_workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    num_workers = default_workers(num_workers)
     options = {
         "batch_size": batch_size,
         "num_workers": num_workers,
@@ -125,3 +140,10 @@ def make_loader(
         **options,
     }
     return DataLoader(View(dataset, transform, classes), **options)
+
+
+def default_workers(num_workers: int | None) -> int:
+    """The number that was asked for, else one for each core that this process may use, 8 at most."""
+    if num_workers is not None:
+        return num_workers
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

@@ -13,6 +13,9 @@ from utils import UserError
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
+FRACTIONS = (0.7, 0.15, 0.15)  # of a data set that comes in one piece
+
+Label = int | tuple[int, ...]  # the class; or 0 and 1 for each class, where a picture can have several
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,13 @@ class Data:
     """A data set in three parts, before any transform.
 
     Attributes:
-        train, val, test: each item is (picture, label): a PIL image in RGB and an int from 0 to n_classes - 1.
+        train, val, test: each item is (picture, label): a PIL image in RGB, and an int from 0 to n_classes - 1, or
+            where `multilabel` is set a tensor (n_classes,) of int64 with 1 for each class that is in the picture.
         classes: names of the classes, by label.
         image_size: side of the square that suits these pictures, in pixels.
+        augmentation: the one that suits them, a key of `AUGMENTATIONS`.
+        multilabel: whether a picture can have any number of classes.
+        problems: what has to be mended before anything can be trained; each one a line for people.
     """
 
     train: Dataset
@@ -30,11 +37,14 @@ class Data:
     test: Dataset
     classes: list[str]
     image_size: int = 224
+    augmentation: str = "photographs"
+    multilabel: bool = False
+    problems: Sequence[str] = ()
 
     def __str__(self) -> str:
         """One line for people."""
         sizes = f"{len(self.train)} images to train, {len(self.val)} to validate, {len(self.test)} to test"
-        return f"{len(self.classes)} classes; {sizes}"
+        return f"{len(self.classes)} classes{', any number on an image' if self.multilabel else ''}; {sizes}"
 
 
 def file_names(dataset: Dataset) -> list[str]:
@@ -48,25 +58,35 @@ def file_names(dataset: Dataset) -> list[str]:
 
 
 def is_there(name: str, folder: Path) -> bool:
-    """Whether an item of `file_names` is in this data folder. One that has a number only may be."""
-    return name.isdigit() or (folder / name).exists()
+    """Whether an item of `file_names` is in this data folder. One without a suffix is no file, and may be."""
+    return not Path(name).suffix or (folder / name).exists()
 
 
-def labels(dataset: Dataset) -> list[int]:
+def labels(dataset: Dataset) -> list[Label]:
     """Labels of a data set's items, from its `targets` (torchvision's name for them) or else item by item."""
     if isinstance(dataset, Subset):
         targets = labels(dataset.dataset)
         return [targets[i] for i in dataset.indices]
+    if isinstance(dataset, ConcatDataset):
+        return [label for part in dataset.datasets for label in labels(part)]
     targets = getattr(dataset, "targets", None)
-    return [int(label) for label in (targets if targets is not None else (item[1] for item in dataset))]
+    if targets is None:
+        targets = [torch.as_tensor(dataset[i][1]).tolist() for i in range(len(dataset))]
+    targets = targets.tolist() if isinstance(targets, torch.Tensor) else targets
+    return [tuple(label) if isinstance(label, (list, tuple)) else int(label) for label in targets]
+
+
+def classes_of(label: Label) -> list[int]:
+    """Numbers of the classes that a label stands for."""
+    return [label] if isinstance(label, int) else [i for i, there in enumerate(label) if there]
 
 
 def stratified_split(dataset: Dataset, fractions: Sequence[float], seed: int) -> list[Subset]:
     """Cuts a data set into parts that hold every class in the same proportion.
 
     Args:
-        dataset: anything with labels, see `labels`.
-        fractions: share of each part, together 1; two are meant for val and test, three for all.
+        dataset: anything with labels, see `labels`; several on an image count as a class of their own.
+        fractions: share of each part, together 1.
         seed: the same seed gives the same parts.
 
     Returns:
@@ -77,10 +97,11 @@ def stratified_split(dataset: Dataset, fractions: Sequence[float], seed: int) ->
     """
     if abs(sum(fractions) - 1) > 1e-6 or min(fractions) < 0:
         raise UserError(f"a split of {tuple(fractions)} cannot be made: the fractions must add up to 1")
-    targets = torch.tensor(labels(dataset))
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(targets), generator=generator)
-    order = order[targets[order].argsort(stable=True)]  # class after class, shuffled within each
+    targets = labels(dataset)
+    kinds = {label: i for i, label in enumerate(sorted(set(targets)))}
+    codes = torch.tensor([kinds[label] for label in targets])
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
+    order = order[codes[order].argsort(stable=True)]  # class after class, shuffled within each
     parts: list[list[int]] = [[] for _ in fractions]
     owed = [0.0] * len(fractions)  # how many items each part lags behind its share
     for index in order.tolist():
@@ -88,12 +109,55 @@ def stratified_split(dataset: Dataset, fractions: Sequence[float], seed: int) ->
         part = owed.index(max(owed))
         owed[part] -= 1
         parts[part].append(index)
-    for name, part, fraction in zip(SPLITS[-len(fractions) :], parts, fractions, strict=True):
+    everything = {i for label in kinds for i in classes_of(label)}
+    for part, fraction in zip(parts, fractions, strict=True):
         if fraction and not part:
-            raise UserError(f"{len(targets)} images are too few for a split of {tuple(fractions)}: {name} stays empty")
-        if fraction and (missing := len(set(targets.tolist())) - len(set(targets[part].tolist()))):
-            logger.warning("%d of the classes have too few images for one in %s", missing, name)
+            raise UserError(f"{len(targets)} images are too few for a split of {tuple(fractions)}: a part stays empty")
+        if fraction and (missing := everything - {i for index in part for i in classes_of(targets[index])}):
+            logger.warning("%d of the classes have too few images for every part of the split", len(missing))
     return [Subset(dataset, sorted(part)) for part in parts]
+
+
+def fill_in(
+    train: Dataset,
+    val: Dataset | None,
+    test: Dataset | None,
+    fractions: Sequence[float] = FRACTIONS,
+    seed: int = 0,
+) -> tuple[Dataset, Dataset, Dataset]:
+    """Makes the parts that a data set comes without.
+
+    Args:
+        train, val, test: what there is. Without a test set val is cut in two, without val a tenth of train is taken,
+            without either all three are made from train.
+        fractions: shares of train, val and test.
+        seed: decides which items go where.
+
+    Returns:
+        Train, val and test.
+
+    Raises:
+        UserError: there are too few items, or the fractions are no fractions.
+    """
+    if val is None and test is None:
+        return tuple(stratified_split(train, fractions, seed))
+    if val is None:
+        train, val = stratified_split(train, (0.9, 0.1), seed)
+    if test is None:
+        share = fractions[1] / (fractions[1] + fractions[2])  # of train, val and test
+        val, test = stratified_split(val, (share, 1 - share), seed)
+    return train, val, test
+
+
+def check_problems(data: Data) -> None:
+    """Refuses data that has problems.
+
+    Raises:
+        UserError: names the first one, and says how many there are.
+    """
+    if data.problems:
+        others = f" ({len(data.problems) - 1} more such problems)" if len(data.problems) > 1 else ""
+        raise UserError(f"{data.problems[0]}{others}")
 
 
 def restore_split(data: Data, split: dict[str, list[str]], classes: list[str]) -> Data:
@@ -116,7 +180,7 @@ def restore_split(data: Data, split: dict[str, list[str]], classes: list[str]) -
     pool = ConcatDataset([data.train, data.val, data.test])
     where = {name: i for i, name in enumerate(file_names(pool))}
     if len(where) < len(pool):
-        raise UserError("the split has changed, and items without names in `files` cannot be found again")
+        raise UserError("the split has changed, and items that do not have names of their own cannot be found again")
     missing = [name for names in split.values() for name in names if name not in where]
     if missing:
         raise UserError(f"{len(missing)} images of this run are not in the data set any more, {missing[0]} among them")

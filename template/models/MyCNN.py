@@ -9,7 +9,7 @@ from utils import UserError
 class MyCNN(Classifier):
     """Four stages of 3 × 3 convolutions, each half as large and twice as wide as the one before."""
 
-    def __init__(self, n_classes: int, pretrained: bool = False, width: int = 32) -> None:
+    def __init__(self, n_classes: int, pretrained: bool = False, width: int = 16) -> None:
         """Builds the network.
 
         Args:

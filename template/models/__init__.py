@@ -5,14 +5,14 @@ it best. Building one never changes another, and nothing is downloaded before th
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from config import Config
 from models.check import check_batch
-from models.classifier import Classifier, WeightsError, load_weights
+from models.classifier import Classifier, Normalize, WeightsError, load_weights
 from models.MyCNN import MyCNN
 from models.resnet import resnet18
 from models.summary import summarize
@@ -52,14 +52,20 @@ def get_model(name: str, n_classes: int, weights: str | Path | None = None) -> C
     return network
 
 
-def build_network(config: Config, n_classes: int, resumed: bool = False) -> tuple[Classifier, str]:
+def build_network(
+    config: Config,
+    n_classes: int,
+    statistics: tuple[Sequence[float], Sequence[float]],
+    resumed: bool = False,
+) -> tuple[Classifier, str]:
     """The network that the options ask for.
 
     The demo must run anywhere: where ImageNet weights cannot be had and nobody asked for them, it trains from scratch.
 
     Args:
-        config: model, weights, dataset.
+        config: model, weights, normalize, dataset.
         n_classes: number of classes.
+        statistics: mean and standard deviation of each channel of the training pictures, from 0 to 1.
         resumed: the weights will be put back from `last.pt`, so none are loaded here.
 
     Returns:
@@ -68,16 +74,17 @@ def build_network(config: Config, n_classes: int, resumed: bool = False) -> tupl
     Raises:
         UserError: as `get_model` does.
     """
-    if resumed:
-        network = get_model(config.model, n_classes, "none")
-        return (network if config.weights == "none" else network.freeze()), config.weights
     try:
-        network = get_model(config.model, n_classes, config.weights)
+        network = get_model(config.model, n_classes, "none" if resumed else config.weights)
     except WeightsError as error:
         if config.dataset != "demo" or config.weights is not None:
             raise
         logger.info("%s; the demo trains from scratch", str(error).partition(";")[0])
         network = get_model(config.model, n_classes, "none")
+    if resumed and config.weights != "none":
+        network.freeze()
+    if config.normalize != "imagenet":
+        network.normalize = Normalize(*(statistics if config.normalize == "data" else ((0, 0, 0), (1, 1, 1))))
     return network, config.weights or ("imagenet" if network.frozen else "none")
 
 

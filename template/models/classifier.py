@@ -1,5 +1,6 @@
 """What every network here is: pictures normalised by its first layer, a backbone, and a head for the classes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,11 +19,11 @@ class WeightsError(UserError):
 class Normalize(nn.Module):
     """From bytes to what a network likes. Mean and std are saved with the weights, so they cannot be forgotten."""
 
-    def __init__(self, mean: tuple[float, ...] = IMAGENET_MEAN, std: tuple[float, ...] = IMAGENET_STD) -> None:
+    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         """For each channel its mean and standard deviation, of values from 0 to 1."""
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W), uint8 or float, 0 to 255 → the same shape, float, mean about 0 and deviation about 1."""

@@ -10,10 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
+from config import Config
 from data import Data, get_data, get_dataloaders
+from data.check import check
 from data.demo import draw_demo
-from data.images import check_images, read_image
-from data.splits import file_names, labels, restore_split, stratified_split
+from data.images import read_image
+from data.splits import check_problems, file_names, labels, restore_split, stratified_split
 from utils import UserError
 
 
@@ -67,7 +69,7 @@ def test_truncated_and_empty_images_are_named(photos, tmp_path):
     (folder / "train" / "hero" / "000.jpg").write_bytes(b"")
     data = get_data("imagefolder", folder)
     with pytest.raises(UserError, match=r"000\.jpg.*1 more"):
-        check_images([data.train, data.val, data.test])
+        check(data, folder, tmp_path / "cache", Config())
     with pytest.raises(UserError, match=r"003\.jpg"):
         read_image(victim)
 
@@ -99,14 +101,16 @@ def test_folders_that_will_not_do_are_named(photos, tmp_path):
 
     folder = broken_copy(photos, tmp_path / "missing in val")
     shutil.rmtree(folder / "val" / "hero")
-    with pytest.raises(UserError, match="'hero' is in .*train but not in .*val"):
-        get_data("imagefolder", folder)
+    with pytest.raises(UserError, match="'hero' has no image in .*val"):
+        check_problems(get_data("imagefolder", folder))
+    with pytest.raises(UserError, match="'hero' has no image in .*val"):
+        get_dataloaders(folder / "train", folder / "val")
 
     folder = broken_copy(photos, tmp_path / "class without image")
     for path in (folder / "train" / "hero").iterdir():
         path.unlink()
-    with pytest.raises(UserError, match="no image in .*train/hero"):
-        get_data("imagefolder", folder)
+    with pytest.raises(UserError, match="'hero' has no image in .*train"):
+        check_problems(get_data("imagefolder", folder))
 
     folder = broken_copy(photos, tmp_path / "one class")
     for split in ("train", "val"):
@@ -138,7 +142,7 @@ def test_val_is_split_in_two_stratified_and_by_seed(photos):
     assert labels(data.val).count(0) == labels(data.val).count(1) == labels(data.test).count(0) == 4
     torch.manual_seed(99)  # whatever state torch's own generator is in
     assert file_names(get_data("imagefolder", photos).test) == test
-    assert file_names(get_data("imagefolder", photos, split_seed=1).test) != test
+    assert file_names(get_data("imagefolder", photos, seed=1).test) != test
 
 
 def test_a_test_folder_is_left_whole(photos, tmp_path):
@@ -157,7 +161,7 @@ def test_one_folder_of_classes_is_split_in_three(photos, tmp_path):
             assert abs(labels(part).count(label) - 12 * share) <= 1
     names = [name for part in (data.train, data.val, data.test) for name in file_names(part)]
     assert sorted(names) == sorted(f"{c}/{i:03}.jpg" for c in ("helmet", "hero") for i in range(12))
-    assert file_names(get_data("imagefolder", folder, split_seed=1).test) != file_names(data.test)
+    assert file_names(get_data("imagefolder", folder, seed=1).test) != file_names(data.test)
 
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.7, 0.15, 0.15), (0.1, 0.9)])
@@ -178,7 +182,7 @@ def test_a_split_holds_each_item_once_and_each_class_in_its_share(fractions):
 
 def test_a_split_is_found_again_and_a_missing_file_is_named(photos, tmp_path):
     folder = broken_copy(photos, tmp_path / "data")
-    data = get_data("imagefolder", folder, split_seed=5)
+    data = get_data("imagefolder", folder, seed=5)
     split = {part: file_names(getattr(data, part)) for part in ("train", "val", "test")}
     Image.new("RGB", (50, 50)).save(folder / "val" / "hero" / "999.jpg")  # new pictures do not move the old ones
     again = restore_split(get_data("imagefolder", folder), split, data.classes)
@@ -200,7 +204,7 @@ def test_items_without_names_are_never_dealt_out_again_by_their_numbers():
     data = Data(Numbers(6), Numbers(3), Numbers(2), ["a", "b"])
     split = {part: file_names(getattr(data, part)) for part in ("train", "val", "test")}
     assert restore_split(data, split, ["a", "b"]) is data
-    with pytest.raises(UserError, match="without names"):
+    with pytest.raises(UserError, match="names of their own"):
         restore_split(replace(data, test=Numbers(1)), split, ["a", "b"])
 
 
@@ -209,7 +213,7 @@ def test_a_class_that_is_missing_from_a_part_is_mentioned(photos, tmp_path, capl
     for path in sorted((folder / "val" / "hero").iterdir())[1:]:
         path.unlink()
     get_data("imagefolder", folder)
-    assert "1 of the classes have too few images for one in" in caplog.text
+    assert "1 of the classes have too few images for every part" in caplog.text
 
 
 def test_a_demo_that_was_left_half_drawn_is_drawn_again(tmp_path, monkeypatch):

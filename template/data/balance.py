@@ -1,0 +1,62 @@
+"""For classes of very different sizes: the small ones count more in the loss, or are drawn more often."""
+
+import logging
+
+import numpy as np
+
+from data.splits import Data, classes_of, labels
+
+logger = logging.getLogger(__name__)
+
+
+def class_weights(data: Data) -> np.ndarray:
+    """A weight for each class: the smaller it is in the training set, the larger.
+
+    Returns:
+        (n_classes,) of float64. With one class an image: images / (classes × images of this class), so that all classes
+        weigh the same. Where an image can have several: images without the class / images with it.
+    """
+    targets = labels(data.train)
+    counts = np.zeros(len(data.classes))
+    for label in targets:
+        counts[classes_of(label)] += 1
+    counts = np.maximum(counts, 1)
+    if data.multilabel:
+        return np.maximum(len(targets) - counts, 1) / counts
+    return len(targets) / (len(counts) * counts)
+
+
+def image_weights(data: Data) -> np.ndarray:
+    """A weight for each training image: that of its rarest class, so that each class is drawn about as often.
+
+    Returns:
+        (N,) of float64; an image without a class weighs as much as the lightest.
+    """
+    weights = class_weights(data)
+    return np.array(
+        [max((weights[i] for i in classes_of(label)), default=weights.min()) for label in labels(data.train)]
+    )
+
+
+def balance(how: str, data: Data) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """What `--balance` asks for, and says in the log what it does.
+
+    Args:
+        how: "none", "weights" or "sampler".
+        data: its training set decides.
+
+    Returns:
+        Weights of the classes for the loss, (n_classes,), and of the images for the sampler, (N,); None for neither.
+    """
+    if how == "none":
+        return None, None
+    weights = class_weights(data)
+    order = weights.argsort()
+    few, many = data.classes[order[-1]], data.classes[order[0]]
+    what = (
+        "counts {:.2g} times in the loss, {!r} {:.2g} times"
+        if how == "weights"
+        else ("is drawn about {:.2g} times an epoch for each of its images, {!r} {:.2g} times")
+    )
+    logger.info("balance: %r %s", few, what.format(weights[order[-1]], many, weights[order[0]]))
+    return (weights, None) if how == "weights" else (None, image_weights(data))

@@ -1,0 +1,237 @@
+"""Looks at every picture before hours are spent on them: unreadable ones, doubles, leaks, classes that are missing.
+
+python -m data.check                      the pictures that main.py would train on
+python -m data.check --data-dir ~/flowers --json findings.json
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import ConcatDataset
+
+from config import Config, check_at_least, parse
+from data import get_data
+from data.looks import all_looks, same_pictures
+from data.splits import SPLITS, Data, check_problems, classes_of, file_names, labels
+from Project import project
+from runs import choose_dataset, data_folder
+from utils import UserError, run_script, write_json
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 20_000  # new pictures that a training looks at before it starts; beyond that it takes minutes
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a data set is like. Groups are lists of {"file", "split", "label"}.
+
+    Attributes:
+        counts: images of each class in each split.
+        looked_at: how many pictures were looked at, of all; the rest is known for these alone.
+        sizes: width and height of the smallest, the median and the largest one.
+        formats: how many of each.
+        unreadable: files that cannot be read, and `reasons` why.
+        missing_classes: classes without a picture, by split.
+        imbalance: images of the largest class in train over those of the smallest.
+        duplicates: groups of the same picture: the same bytes, or re-encoded or resized.
+        leaks: those of them that are in more than one split.
+        conflicts: those of them with different labels.
+        problems: what the data set itself complains of.
+        mean, std: of the training pictures, for each channel, from 0 to 1; each picture counts the same.
+    """
+
+    counts: dict[str, dict[str, int]]
+    looked_at: int
+    sizes: dict[str, list[int]] = field(default_factory=dict)
+    formats: dict[str, int] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    missing_classes: dict[str, list[str]] = field(default_factory=dict)
+    imbalance: float = 1.0
+    duplicates: list[list[dict]] = field(default_factory=list)
+    leaks: list[list[dict]] = field(default_factory=list)
+    conflicts: list[list[dict]] = field(default_factory=list)
+    problems: Sequence[str] = ()
+    mean: list[float] | None = None
+    std: list[float] | None = None
+
+    @property
+    def statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and std, as a network's first layer takes them."""
+        return self.mean, self.std
+
+
+def check(data: Data, data_dir: Path, cache_dir: Path, config: Config) -> Findings:
+    """What a training does before it starts: refuses what cannot be trained on, and warns of what should not be.
+
+    Args:
+        data: the three parts.
+        data_dir: its folder.
+        cache_dir: what is found is kept there, and a file that has not changed is not read again.
+        config: strict refuses leaks and conflicts too; normalize by the data needs every picture, however many.
+
+    Raises:
+        UserError: the data has problems, or a picture cannot be read; names the first one.
+    """
+    check_problems(data)
+    at_once = None if config.normalize == "data" else AT_ONCE
+    findings = look(data, data_dir, cache_dir, at_once, config.num_workers)
+    if findings.reasons:
+        others = f" ({len(findings.reasons) - 1} more cannot be read)" if len(findings.reasons) > 1 else ""
+        raise UserError(f"{findings.reasons[0]}{others}")
+    for groups, what in (findings.leaks, "in more than one split"), (findings.conflicts, "under different labels"):
+        if groups:
+            names = " and ".join(f"{item['file']} ({item['split']}, {item['label']})" for item in groups[0][:2])
+            message = f"{len(groups)} pictures are {what}, such as {names}; python -m data.check lists them"
+            if config.strict:
+                raise UserError(f"--strict: {message}")
+            logger.warning("%s", message)
+    return findings
+
+
+def look(
+    data: Data, data_dir: Path, cache_dir: Path, at_once: int | None = None, num_workers: int | None = None
+) -> Findings:
+    """Looks at every picture of a data set, with a progress bar.
+
+    Args:
+        data: the three parts.
+        data_dir: its folder.
+        cache_dir: see `check`.
+        at_once: if there are more new pictures than this, only what is known already is told.
+        num_workers: processes that read pictures.
+    """
+    parts = [getattr(data, split) for split in SPLITS]
+    targets = [label for part in parts for label in labels(part)]
+    splits = [split for split, part in zip(SPLITS, parts, strict=True) for _ in range(len(part))]
+    files = [name for part in parts for name in file_names(part)]
+    counts = {split: dict.fromkeys(data.classes, 0) for split in SPLITS}
+    for split, label in zip(splits, targets, strict=True):
+        for i in classes_of(label):
+            counts[split][data.classes[i]] += 1
+    missing = {split: [name for name, n in count.items() if not n] for split, count in counts.items()}
+    train = [n for n in counts["train"].values() if n]
+
+    looks = all_looks(ConcatDataset(parts), files, data_dir, cache_dir, at_once, num_workers)
+    known = [i for i, one in enumerate(looks) if one is not None]
+    good = [i for i in known if not looks[i].error]
+
+    def item(i: int) -> dict[str, str]:
+        label = "|".join(data.classes[c] for c in classes_of(targets[i]))
+        return {"file": files[i], "split": splits[i], "label": label}
+
+    duplicates = [[item(good[i]) for i in group] for group in same_pictures([looks[i] for i in good])]
+    areas = sorted(good, key=lambda i: looks[i].width * looks[i].height)
+    where = {"smallest": 0, "median": len(areas) // 2, "largest": -1} if areas else {}
+    sums = [(looks[i].mean, looks[i].square) for i in good if splits[i] == "train"]
+    mean, square = np.mean(sums, axis=0) if sums else (None, None)
+    return Findings(
+        counts=counts,
+        looked_at=len(known),
+        sizes={name: [looks[areas[i]].width, looks[areas[i]].height] for name, i in where.items()},
+        formats=dict(Counter(looks[i].format for i in good).most_common()),
+        unreadable=[files[i] for i in known if looks[i].error],
+        reasons=[looks[i].error for i in known if looks[i].error],
+        missing_classes={split: names for split, names in missing.items() if names},
+        imbalance=max(train) / min(train) if train else 1.0,
+        duplicates=duplicates,
+        leaks=[group for group in duplicates if len({one["split"] for one in group}) > 1],
+        conflicts=[group for group in duplicates if len({one["label"] for one in group}) > 1],
+        problems=list(data.problems),
+        mean=None if mean is None else mean.round(4).tolist(),
+        std=None if mean is None else np.sqrt(np.maximum(square - mean**2, 1e-8)).round(4).tolist(),
+    )
+
+
+def describe(findings: Findings, data: Data) -> Iterator[str]:
+    """The findings as lines of at most 80 columns, most of them."""
+    total = sum(len(getattr(data, split)) for split in SPLITS)
+    yield f"{data}"
+    if findings.looked_at < total:
+        yield f"looked at {findings.looked_at} of {total}"
+    width = min(30, max(map(len, data.classes)))
+    yield f"{'':{width}}" + "".join(f"{split:>8}" for split in SPLITS)
+    for name in data.classes[:40]:
+        yield f"{name[:width]:{width}}" + "".join(f"{findings.counts[split][name]:8}" for split in SPLITS)
+    if len(data.classes) > 40:
+        yield f"and {len(data.classes) - 40} classes more"
+    yield f"largest class in train: {findings.imbalance:.1f} times the smallest"
+    yield "sizes: " + ", ".join(f"{name} {w} × {h}" for name, (w, h) in findings.sizes.items())
+    yield "formats: " + ", ".join(f"{name} {n}" for name, n in findings.formats.items())
+    if findings.mean:
+        yield f"mean {findings.mean}, std {findings.std}"
+    yield from listed("problems", findings.problems)
+    yield from listed("unreadable", findings.reasons)
+    yield from listed(
+        "no picture of", [f"{name} in {part}" for part, names in findings.missing_classes.items() for name in names]
+    )
+    for title, groups in (
+        ("the same picture in more than one split", findings.leaks),
+        ("the same picture under different labels", findings.conflicts),
+        ("the same picture twice", [g for g in findings.duplicates if g not in findings.leaks + findings.conflicts]),
+    ):
+        yield from listed(title, (", ".join(f"{i['file']} ({i['split']}, {i['label']})" for i in g) for g in groups))
+
+
+def listed(title: str, lines: Iterable[str], at_most: int = 10) -> Iterator[str]:
+    """A title with its number of lines, and the first of them; nothing if there are none."""
+    lines = list(lines)
+    if lines:
+        yield f"{title}: {len(lines)}"
+        yield from (f"  {line}" for line in lines[:at_most])
+    if len(lines) > at_most:
+        yield f"  and {len(lines) - at_most} more; --json FILE writes them all"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Looks at every picture of a data set and says what is wrong with it."""
+
+    dataset: str | None = None
+    """As in main.py."""
+    data_dir: Path | None = None
+    """As in main.py."""
+    split: tuple[float, float, float] = Config.split
+    """As in main.py."""
+    split_seed: int = 0
+    """As in main.py."""
+    json: Path | None = None
+    """A file for all that was found."""
+    strict: bool = False
+    """Exit code 2 where something is unreadable, missing, in two splits or under two labels."""
+    num_workers: int | None = None
+    """Processes that read images. If not given: one a core, 8 at most."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work."""
+        check_at_least(0, self, "num_workers")
+
+
+def main(options: Options) -> None:
+    """Data → findings → what a person should know of them.
+
+    Raises:
+        UserError: there is no such data set; or with `strict`, something is wrong with it.
+    """
+    config = Config(options.dataset, options.data_dir, options.split, options.split_seed)
+    config = choose_dataset(config, project)
+    folder = data_folder(config, project)
+    data = get_data(config.dataset, folder, config.split, config.split_seed)
+    findings = look(data, folder, project.cache_dir, num_workers=options.num_workers)
+    for line in describe(findings, data):
+        print(line)
+    if options.json:
+        write_json(options.json, asdict(findings))
+    wrong = ("problems", "unreadable", "missing_classes", "leaks", "conflicts")
+    found = [name for name in wrong if getattr(findings, name)]
+    if options.strict and found:
+        raise UserError(f"--strict: {', '.join(found)}")
+
+
+if __name__ == "__main__":
+    run_script(main, lambda: parse(Options))

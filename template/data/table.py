@@ -1,0 +1,169 @@
+"""Pictures listed in a table: `file,label` and, if wanted, `split`. A label may name several classes: `cat|sofa`."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from data.images import read_image
+from data.splits import FRACTIONS, SPLITS, Data, Label, fill_in
+from utils import UserError
+
+SEPARATOR = "|"  # between the classes of one picture
+SPLIT_NAMES = {**{name: name for name in SPLITS}, "valid": "val", "validation": "val", "training": "train"}
+
+
+class Pictures(Dataset):
+    """Pictures with known labels: a list of files, whatever told what is on them.
+
+    Attributes:
+        files: relative to the data folder.
+        targets: for each the class, or 0 and 1 for each class where a picture can have several.
+        classes: names by label.
+    """
+
+    def __init__(self, data_dir: Path, files: Sequence[str], targets: Sequence[Label], classes: Sequence[str]) -> None:
+        self.data_dir, self.files, self.targets, self.classes = data_dir, list(files), list(targets), list(classes)
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int | torch.Tensor]:
+        """One picture and its label: an int, or (n_classes,) of int64."""
+        target = self.targets[index]
+        image = read_image(self.data_dir / self.files[index])
+        return image, target if isinstance(target, int) else torch.tensor(target)
+
+
+def table(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> Data:
+    """Reads a CSV file with the columns `file`, `label` and, if there is one, `split` (train, val, test).
+
+    Files are relative to the table. Where a label holds a `|`, pictures can have any number of classes, and an empty
+    label means none of them. Parts that `split` does not name are made from those it does.
+
+    Args:
+        data_dir: the table, or the folder that holds it.
+        fractions: shares of train, val and test where the table has no split.
+        seed: decides how it is split.
+
+    Returns:
+        The data; rows that cannot be used are among its problems, by their line in the file.
+
+    Raises:
+        UserError: there is no table, or it lacks a column.
+    """
+    path = find_table(Path(data_dir))
+    parts, multilabel, problems = read_parts(path)
+    classes = sorted({name for part in parts.values() for _, names in part for name in names})
+    if len(classes) < (1 if multilabel else 2) or "train" not in parts:
+        what = problems[0] if problems else f"{path} names {len(classes)} class(es) to train on"
+        raise UserError(f"{what}; at least two, each with images to train on, are needed")
+    train, val, test = (
+        Pictures(path.parent, *encode(parts[part], classes, multilabel), classes) if part in parts else None
+        for part in SPLITS
+    )
+    return Data(*fill_in(train, val, test, fractions, seed), classes, multilabel=multilabel, problems=problems)
+
+
+def read_labelled_table(data_dir: Path, classes: Sequence[str], multilabel: bool) -> Pictures:
+    """Reads all rows of a table, to score a finished network on.
+
+    Args:
+        data_dir: the table, or the folder that holds it.
+        classes: of the network, by label.
+        multilabel: whether an image can have several.
+
+    Raises:
+        UserError: there is no table, a row cannot be used, or it names a class that the network does not know.
+    """
+    path = find_table(Path(data_dir))
+    parts, _, problems = read_parts(path)
+    rows = [row for part in parts.values() for row in part]
+    problems += [
+        f"{path}: {name!r} is none of {', '.join(classes)}"
+        for _, names in rows
+        for name in names
+        if name not in classes
+    ]
+    if problems or not rows:
+        raise UserError(problems[0] if problems else f"{path} lists no image")
+    return Pictures(path.parent, *encode(rows, classes, multilabel), classes)
+
+
+Row = tuple[str, list[str]]  # a file, and the names of its classes
+
+
+def read_parts(path: Path) -> tuple[dict[str, list[Row]], bool, list[str]]:
+    """What a table lists: the rows of each part, whether an image has several classes, and rows that cannot be used."""
+    rows = read_rows(path)
+    multilabel = any(SEPARATOR in row["label"] for _, row in rows)
+    parts: dict[str, list[Row]] = {}
+    problems = []
+    for line, row in rows:
+        names = [name.strip() for name in row["label"].split(SEPARATOR) if name.strip()]
+        split = row.get("split", "").lower()
+        problem = None
+        if not (path.parent / row["file"]).is_file():
+            problem = f"there is no file {row['file']!r}"
+        elif not names and not multilabel:
+            problem = f"{row['file']} has no label"
+        elif split and split not in SPLIT_NAMES:
+            problem = f"the split {split!r} is none of {', '.join(SPLITS)}"
+        if problem:
+            problems.append(f"{path}, line {line}: {problem}")
+        else:
+            parts.setdefault(SPLIT_NAMES.get(split, "train"), []).append((row["file"], names))
+    return parts, multilabel, problems
+
+
+def encode(rows: Sequence[Row], classes: Sequence[str], multilabel: bool) -> tuple[list[str], list[Label]]:
+    """Files and labels of some rows."""
+    where = {name: i for i, name in enumerate(classes)}
+    hot = [tuple(int(name in names) for name in classes) for _, names in rows] if multilabel else []
+    return [file for file, _ in rows], hot or [where[names[0]] for _, names in rows]
+
+
+def find_table(path: Path) -> Path:
+    """The table itself, or the one in this folder: `labels.csv`, else the only CSV file.
+
+    Raises:
+        UserError: there is none, or several.
+    """
+    if path.is_file():
+        return path
+    found = sorted(path.glob("*.csv")) if path.is_dir() else []
+    if (path / "labels.csv") in found:
+        return path / "labels.csv"
+    if len(found) != 1:
+        raise UserError(f"there is no {path / 'labels.csv'}; expected is a table with the columns file,label[,split]")
+    return found[0]
+
+
+def read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Each row with its line in the file; names of columns in lower case, everything stripped.
+
+    Raises:
+        UserError: it is no table, or a column is missing.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            header = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count))
+            columns = [(name or "").strip().lower() for name in reader.fieldnames or []]
+            if missing := {"file", "label"} - set(columns):
+                raise UserError(f"{path} has no column {sorted(missing)[0]!r}; expected are file,label[,split]")
+            reader.fieldnames = columns
+            return [
+                (
+                    reader.line_num,
+                    {name: (row[name] or "").strip() for name in ("file", "label", "split") if name in row},
+                )
+                for row in reader
+            ]
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as a table ({error})") from error

@@ -1,0 +1,389 @@
+"""Where pictures come from: tables, torchvision's data sets, Tiny ImageNet, one's own; several classes on an image."""
+
+import csv
+import gzip
+import hashlib
+import json
+import shutil
+import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import evaluate
+import predict
+from data import DATASETS, get_data
+from data.splits import Data, check_problems, file_names, fill_in, labels
+from data.table import Pictures
+from utils import UserError
+
+
+def write_table(path: Path, rows: list[tuple[str, ...]], header: str = "file,label,split") -> Path:
+    """A CSV file."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header.split(","))
+        writer.writerows(rows)
+    return path
+
+
+# Tables
+
+
+def test_a_table_says_what_is_what(photos, tmp_path):
+    folder = Path(shutil.copytree(photos, tmp_path / "data"))
+    rows = [(f"{s}/{c}/{i:03}.jpg", c) for s in ("train", "val") for c in ("helmet", "hero") for i in range(8)]
+    write_table(folder / "labels.csv", rows, "file,label")
+    data = get_data("csv", folder, seed=3)
+    assert data.classes == ["helmet", "hero"]
+    assert [len(part) for part in (data.train, data.val, data.test)] == [22, 5, 5]
+    assert all(labels(part).count(0) > 1 < labels(part).count(1) for part in (data.val, data.test))
+    image, label = data.train[0]
+    assert image.mode == "RGB"
+    assert file_names(data.train)[0].split("/")[1] == data.classes[label]
+    assert file_names(get_data("csv", folder, seed=3).test) == file_names(data.test)
+    assert file_names(get_data("csv", folder, seed=4).test) != file_names(data.test)
+    assert len(get_data("csv", folder, (0.5, 0.25, 0.25)).val) == 8
+
+
+def test_a_table_may_name_the_splits_and_be_written_by_any_program(photos, tmp_path):
+    folder = Path(shutil.copytree(photos, tmp_path / "data"))
+    splits = {"train": "Train", "val": "validation"}
+    rows = [(c, f"{s}/{c}/{i:03}.jpg", splits[s]) for s in splits for c in ("helmet", "hero") for i in range(8)]
+    text = "\ufeffLabel;File;Split\r\n" + "\r\n".join(";".join(row) for row in rows)
+    (folder / "pictures.csv").write_text(text, encoding="utf-8")
+    data = get_data("csv", folder / "pictures.csv")
+    assert (len(data.train), len(data.val), len(data.test)) == (16, 8, 8)  # without a test set val is cut in two
+    assert all(name.startswith("train/") for name in file_names(data.train))
+
+
+def test_rows_that_cannot_be_used_are_named_by_their_line(photos, tmp_path):
+    folder = Path(shutil.copytree(photos, tmp_path / "data"))
+    rows = [(f"train/{c}/{i:03}.jpg", c, "") for c in ("helmet", "hero") for i in range(12)]
+    rows[2] = ("train/nowhere.jpg", "hero", "")
+    rows[3] = (rows[3][0], "", "")
+    rows[4] = (rows[4][0], "hero", "later")
+    write_table(folder / "labels.csv", rows)
+    data = get_data("csv", folder)
+    assert len(data.problems) == 3
+    assert "line 4: there is no file 'train/nowhere.jpg'" in data.problems[0]
+    assert "line 5" in data.problems[1]
+    assert "'later'" in data.problems[2]
+    with pytest.raises(UserError, match=r"nowhere.*2 more"):
+        check_problems(data)
+    with pytest.raises(UserError, match="no column 'file'"):
+        get_data("csv", write_table(tmp_path / "a.csv", [("a", "b")], "name,label"))
+    with pytest.raises(UserError, match=r"labels\.csv"):
+        get_data("csv", tmp_path / "nowhere")
+    with pytest.raises(UserError, match="at least two"):
+        get_data("csv", write_table(folder / "one.csv", [("train/hero/000.jpg", "hero")] * 9, "file,label"))
+
+
+# Several classes on one image
+
+
+@pytest.fixture
+def colours(tmp_path) -> Path:
+    """A folder with a table: each picture holds any of a red, a green and a blue square, or none."""
+    folder = tmp_path / "colours"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(120):
+        image = Image.new("RGB", (32, 32), (40, 40, 40))
+        names = []
+        for k, (name, there) in enumerate(zip(("red", "green", "blue"), rng.random(3) < (0.5, 0.3, 0.6), strict=True)):
+            if there:
+                names.append(name)
+                image.paste(tuple(220 if k == c else 20 for c in range(3)), (k * 10, 4 * k, k * 10 + 10, 4 * k + 14))
+        image.save(folder / f"{i:03}.png")
+        rows.append((f"{i:03}.png", "|".join(names)))
+    write_table(folder / "labels.csv", rows, "file,label")
+    return folder
+
+
+def test_several_classes_on_one_image_from_start_to_end(train, colours, tmp_path, exit_of, capsys):
+    run = train(dataset="csv", data_dir=colours, epochs=12, lr=3e-3, augmentation="none")
+    assert json.loads(run.config.read_text())["options"]["loss"] == "bce"
+    classes = json.loads(run.classes.read_text())
+    assert classes == ["blue", "green", "red"]
+    metrics, thresholds = json.loads(run.metrics.read_text()), json.loads(run.thresholds.read_text())
+    assert list(thresholds) == classes
+    assert metrics["test_acc"] > 0.8
+    with open(run.predictions, newline="") as file:
+        rows = list(csv.DictReader(file))
+    answers = [
+        ((name in row["true"].split("|")), (name in row["predicted"].split("|")), float(row[f"p_{name}"]))
+        for row in rows
+        for name in classes
+    ]
+    assert metrics["test_acc"] == sum(truth == said for truth, said, _ in answers) / len(answers)
+    assert metrics["test_exact"] == sum(
+        set(r["true"].split("|")) == set(r["predicted"].split("|")) for r in rows
+    ) / len(rows)
+    for i, (_, said, p) in enumerate(answers):
+        assert said == (p >= thresholds[classes[i % 3]]) or abs(p - thresholds[classes[i % 3]]) < 1e-5
+    with open(run.log, newline="") as file:
+        log = list(csv.DictReader(file))
+    assert 0 <= float(log[-1]["val_f1"]) <= 1
+    assert float(log[-1]["val_acc"]) > 80
+
+    evaluate.main(evaluate.Options(run.folder, num_workers=0, batch_size=7, device="cpu"))
+    again = json.loads((run / "evaluate-test.json").read_text())
+    assert again == {name: pytest.approx(metrics[name], abs=1e-5) for name in metrics if name.startswith("test_")}
+    moved = Path(shutil.copytree(colours, tmp_path / "others"))
+    for path in moved.glob("*.png"):
+        path.rename(path.with_name(f"x{path.name}"))
+    lines = (moved / "labels.csv").read_text().splitlines()
+    (moved / "labels.csv").write_text("\n".join([lines[0], *(f"x{line}" for line in lines[1:])]))
+    evaluate.main(evaluate.Options(run.folder, data_dir=moved, num_workers=0, device="cpu"))
+    assert json.loads((run / "evaluate-folder.json").read_text())["folder_acc"] > 0.8
+
+    out = tmp_path / "out.csv"
+    known = {row["file"]: row for row in rows}
+    predict.main(predict.Options(run.folder, tuple(colours / name for name in known), csv=out, device="cpu"))
+    with open(out, newline="") as file:
+        for row in csv.DictReader(file):
+            expected = known[Path(row["file"]).name]
+            assert set(row["class"].split("|")) == set(expected["predicted"].split("|"))
+            shares = [float(p) for p in row["probability"].split("|") if p]
+            assert shares == sorted(shares, reverse=True)
+            assert len(shares) == len([name for name in row["class"].split("|") if name])
+
+
+def test_thresholds_are_those_with_the_best_f1():
+    from poutyne import Model
+    from torch.utils.data import DataLoader, Dataset
+
+    from report import best_thresholds
+
+    class Known(Dataset):
+        classes = ("a", "never")
+
+        def __len__(self):
+            return 60
+
+        def __getitem__(self, i):
+            p = (i + 0.5) / 60
+            return torch.logit(torch.tensor([p, p])), torch.tensor([int(i >= 40 or i == 20), 0])
+
+    class View:
+        dataset = Known()
+
+    loader = DataLoader(Known(), batch_size=7)
+    found = best_thresholds(Model(torch.nn.Identity(), None, None), loader)
+    assert found["never"] == 0.5
+    truth = np.array([i >= 40 or i == 20 for i in range(60)])
+    p = (np.arange(60) + 0.5) / 60
+
+    def f1(threshold: float) -> float:
+        said = p >= threshold
+        return 2 * (said & truth).sum() / (said.sum() + truth.sum())
+
+    assert f1(found["a"]) == max(f1(t) for t in np.linspace(0.01, 0.99, 500))
+
+
+# torchvision's data sets
+
+
+def idx(array: np.ndarray) -> bytes:
+    """An array in the format of MNIST's files."""
+    head = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return head + array.astype(np.uint8).tobytes()
+
+
+def kmnist_files() -> dict[str, bytes]:
+    """A small data set under KMNIST's names: 60 pictures to train with, 20 to test."""
+    rng = np.random.default_rng(0)
+    files = {}
+    for name, n in ("train", 60), ("t10k", 20):
+        files[f"{name}-images-idx3-ubyte"] = idx(rng.integers(0, 255, (n, 28, 28)))
+        files[f"{name}-labels-idx1-ubyte"] = idx(np.arange(n) % 10)
+    return files
+
+
+def test_a_torchvision_data_set_by_name(tmp_path, train):
+    raw = tmp_path / "files" / "KMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, content in kmnist_files().items():
+        (raw / name).write_bytes(content)
+    data = get_data("kmnist", tmp_path / "files")
+    assert len(data.classes) == 10
+    assert (len(data.train), len(data.val), len(data.test)) == (54, 6, 20)  # the published test set is left whole
+    assert (data.image_size, data.augmentation) == (28, "characters")
+    assert data.train[0][0].mode == "RGB"
+    assert labels(data.test) == [i % 10 for i in range(20)]
+    run = train(dataset="kmnist", data_dir=tmp_path / "files", image_size=None, epochs=1)
+    options = json.loads(run.config.read_text())["options"]
+    assert (options["image_size"], options["augmentation"]) == (28, "characters")
+    evaluate.main(evaluate.Options(run.folder, num_workers=0, device="cpu"))
+    assert (
+        json.loads((run / "evaluate-test.json").read_text())["test_acc"]
+        == json.loads(run.metrics.read_text())["test_acc"]
+    )
+
+
+def test_what_is_not_there_is_downloaded(tmp_path, monkeypatch):
+    from torchvision.datasets import KMNIST
+
+    files = {f"{name}.gz": gzip.compress(content) for name, content in kmnist_files().items()}
+    site = tmp_path / "site"
+    site.mkdir()
+    for name, content in files.items():
+        (site / name).write_bytes(content)
+    handler = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(site))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(KMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        sums = [(name, hashlib.md5((site / name).read_bytes()).hexdigest()) for name, _ in KMNIST.resources]
+        monkeypatch.setattr(KMNIST, "resources", sums)
+        assert len(get_data("kmnist", tmp_path / "new").train) == 54
+        server.shutdown()
+    monkeypatch.setattr(KMNIST, "mirrors", ["http://127.0.0.1:1/"])
+    assert len(get_data("kmnist", tmp_path / "new").train) == 54  # and then it is there
+    with pytest.raises(UserError, match=r"KMNIST/raw.*--data-dir"):
+        get_data("kmnist", tmp_path / "offline")
+
+
+def test_photographs_of_torchvision(tmp_path, monkeypatch):
+    root = tmp_path / "pets" / "oxford-iiit-pet"
+    (root / "images").mkdir(parents=True)
+    (root / "annotations").mkdir()
+    lines = {"trainval": [], "test": []}
+    for i in range(40):
+        name = f"{('Abyssinian', 'beagle')[i % 2]}_{i}"
+        Image.new("L" if i == 0 else "RGB", (60, 40), i).save(root / "images" / f"{name}.jpg")
+        lines["test" if i >= 30 else "trainval"].append(f"{name} {i % 2 + 1} 1 1")
+    for part, text in lines.items():
+        (root / "annotations" / f"{part}.txt").write_text("\n".join(text))
+    data = get_data("oxford_iiit_pet", tmp_path / "pets")
+    assert (len(data.train), len(data.val), len(data.test)) == (27, 3, 10)
+    assert data.classes == ["Abyssinian", "Beagle"]
+    assert data.image_size == 224
+
+    food = tmp_path / "food" / "food-101"
+    (food / "meta").mkdir(parents=True)
+    listed = {
+        part: {c: [f"{c}/{part}{i}" for i in range(20)] for c in ("apple_pie", "waffles")} for part in ("train", "test")
+    }
+    for part, names in listed.items():
+        (food / "meta" / f"{part}.json").write_text(json.dumps(names))
+        for name in names["apple_pie"] + names["waffles"]:
+            path = food / "images" / f"{name}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (20, 20)).save(path)
+    data = get_data("food101", tmp_path / "food")
+    assert (len(data.train), len(data.val), len(data.test)) == (36, 4, 40)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100", "flowers102"])
+def test_a_data_set_that_cannot_be_had_says_where_to_put_it(tmp_path, monkeypatch, name):
+    import torchvision
+
+    def refuse(*args, **kwargs):
+        raise OSError("no network")
+
+    for module in ("mnist", "cifar", "flowers102", "utils"):
+        monkeypatch.setattr(f"torchvision.datasets.{module}.download_and_extract_archive", refuse, raising=False)
+        monkeypatch.setattr(f"torchvision.datasets.{module}.download_url", refuse, raising=False)
+    assert torchvision.datasets
+    with pytest.raises(UserError, match=r"no network.*put the published files there"):
+        get_data(name, tmp_path)
+
+
+# Tiny ImageNet
+
+
+@pytest.fixture
+def tiny(tmp_path) -> Path:
+    """A small Tiny ImageNet in the published layout: 3 classes with 20 images each to train with, 12 in val."""
+    root = tmp_path / "tiny" / "tiny-imagenet-200"
+    names = {"n01443537": "goldfish, Carassius auratus", "n02124075": "Egyptian cat", "n09999999": "goldfish, a toy"}
+    rng = np.random.default_rng(0)
+    for wnid in names:
+        (root / "train" / wnid / "images").mkdir(parents=True)
+        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text("")
+        for i in range(20):
+            Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(
+                root / "train" / wnid / "images" / f"{wnid}_{i}.JPEG"
+            )
+    (root / "val" / "images").mkdir(parents=True)
+    lines = []
+    for i in range(12):
+        Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(
+            root / "val" / "images" / f"val_{i}.JPEG"
+        )
+        lines.append(f"val_{i}.JPEG\t{sorted(names)[i % 3]}\t0\t0\t62\t62")
+    (root / "val" / "val_annotations.txt").write_text("\n".join(lines) + "\n")
+    (root / "wnids.txt").write_text("\n".join(names))
+    (root / "words.txt").write_text("\n".join(f"{wnid}\t{words}" for wnid, words in names.items()))
+    return root
+
+
+def snapshot(folder: Path) -> dict[str, int]:
+    """All files below a folder, with their times."""
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_tiny_imagenet_as_published(tiny, train):
+    before = snapshot(tiny)
+    data = get_data("tiny_imagenet", tiny.parent)
+    assert data.classes == ["goldfish (n01443537)", "Egyptian cat", "goldfish (n09999999)"]
+    assert (len(data.train), len(data.val), len(data.test), data.image_size) == (54, 6, 12, 64)
+    said = {
+        line.split("\t")[0]: line.split("\t")[1]
+        for line in (tiny / "val" / "val_annotations.txt").read_text().splitlines()
+    }
+    wnids = sorted(set(said.values()))
+    for name, label in zip(file_names(data.test), labels(data.test), strict=True):
+        assert wnids[label] == said[Path(name).name]
+    for name, label in zip(file_names(data.train), labels(data.train), strict=True):
+        assert wnids[label] == name.split("/")[1]
+    run = train(dataset="tiny_imagenet", data_dir=tiny, epochs=1)
+    assert json.loads(run.metrics.read_text())["epochs"] == 1
+    assert snapshot(tiny) == before
+
+
+def test_tiny_imagenet_as_a_zip_file(tiny, tmp_path):
+    expected = get_data("tiny_imagenet", tiny)
+    (tmp_path / "zip").mkdir()
+    shutil.make_archive(str(tmp_path / "zip" / "tiny-imagenet-200"), "zip", tiny.parent, "tiny-imagenet-200")
+    data = get_data("tiny_imagenet", tmp_path / "zip")
+    assert file_names(data.test) == file_names(expected.test)
+    assert len(data.train[0][0].getcolors(5000)) > 1
+    with pytest.raises(UserError, match=r"tiny-imagenet-200\.zip"):
+        get_data("tiny_imagenet", tmp_path / "nowhere")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "tiny-imagenet-200.zip").write_bytes(b"PK nonsense")
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        get_data("tiny_imagenet", tmp_path / "broken")
+    assert [path.name for path in (tmp_path / "broken").iterdir()] == ["tiny-imagenet-200.zip"]
+
+
+def test_labels_and_pictures_of_tiny_imagenet_that_do_not_match_are_named(tiny):
+    (tiny / "val" / "images" / "val_3.JPEG").rename(tiny / "val" / "images" / "val_99.JPEG")
+    problems = get_data("tiny_imagenet", tiny).problems
+    assert len(problems) == 2
+    assert "no picture val_3.JPEG" in problems[0]
+    assert "does not list val_99.JPEG" in problems[1]
+
+
+# One's own
+
+
+def test_a_new_data_set_is_a_function_and_a_line(train, photos, monkeypatch):
+    def mine(data_dir, fractions, seed):
+        files = sorted(str(path.relative_to(data_dir)) for path in data_dir.rglob("*.jpg"))
+        pictures = Pictures(data_dir, files, [int("hero" in name) for name in files], ["no hero", "hero"])
+        return Data(*fill_in(pictures, None, None, fractions, seed), pictures.classes)
+
+    monkeypatch.setitem(DATASETS, "mine", mine)
+    run = train(dataset="mine", epochs=1, split=(0.6, 0.2, 0.2))
+    assert [len(names) for names in json.loads(run.split.read_text()).values()] == [24, 8, 8]
+    assert sys.modules["data"].DATASETS is DATASETS
