@@ -15,7 +15,7 @@ from tyro.conf import Positional
 from config import check_at_least, parse
 from Project import project
 from runs import data_folder, load_config, open_run
-from utils import run_script
+from utils import UserError, run_script
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,6 @@ def main(options: Options) -> None:
     import plots
     from data import get_data, get_transforms, make_loader
     from data.imagefolder import read_labelled
-    from data.splits import is_there
     from data.table import read_labelled_table
     from losses import LOSSES
     from models import load_network
@@ -70,13 +69,17 @@ def main(options: Options) -> None:
     model = Model(load_network(run), None, None, device=get_device(options.device))
 
     part, folder = options.split, options.data_dir
-    if folder and not all(is_there(name, folder) for name in read_json(run.split)[part]):
-        part = "folder"
-        table = thresholds or config.dataset == "csv"
-        dataset = read_labelled_table(folder, classes, bool(thresholds)) if table else read_labelled(folder, classes)
-    else:
+    if folder and not folder.exists():
+        raise UserError(f"there is no folder {folder}")
+    try:
         data = get_data(config.dataset, folder or data_folder(config, project), config.split, config.split_seed, run)
         dataset = data.val if part == "val" else data.test
+    except UserError:
+        if not folder:
+            raise
+        part = "folder"  # other images, or some of these
+        table = thresholds or config.dataset == "csv"
+        dataset = read_labelled_table(folder, classes, bool(thresholds)) if table else read_labelled(folder, classes)
     _, val_transform = get_transforms(config.image_size)
     loader = make_loader(
         dataset, val_transform, classes, batch_size=options.batch_size, num_workers=options.num_workers

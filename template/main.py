@@ -56,13 +56,12 @@ def main(config: Config, project: Project = project) -> Run:
         logger.info("This run has stopped early, after epoch %d: nothing is left to train.", state["epoch"])
 
     config = choose_dataset(config, project)
-    folder = data_folder(config, project)
-    data = get_data(config.dataset, folder, config.split, config.split_seed, before)
+    data = get_data(config.dataset, data_folder(config, project), config.split, config.split_seed, before)
     logger.info("%s: %s", config.dataset, data)
     config = suit(config, data)
     train_transform, val_transform = get_transforms(config.image_size, config.augmentation)
     loss = lookup(config.loss, LOSSES, "loss")
-    statistics = check(data, folder, project.cache_dir, config).statistics
+    statistics = check(data, project.cache_dir, config).statistics
     class_weights, image_weights = balance(config.balance, data)
     train_dl, val_dl, test_dl = make_loaders(
         data,

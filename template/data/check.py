@@ -66,12 +66,11 @@ class Findings:
         return self.mean, self.std
 
 
-def check(data: Data, data_dir: Path, cache_dir: Path, config: Config) -> Findings:
+def check(data: Data, cache_dir: Path, config: Config) -> Findings:
     """What a training does before it starts: refuses what cannot be trained on, and warns of what should not be.
 
     Args:
         data: the three parts.
-        data_dir: its folder.
         cache_dir: what is found is kept there, and a file that has not changed is not read again.
         config: strict refuses leaks and conflicts too; normalize by the data needs every picture, however many.
 
@@ -80,28 +79,26 @@ def check(data: Data, data_dir: Path, cache_dir: Path, config: Config) -> Findin
     """
     check_problems(data)
     at_once = None if config.normalize == "data" else AT_ONCE
-    findings = look(data, data_dir, cache_dir, at_once, config.num_workers)
+    findings = look(data, cache_dir, at_once, config.num_workers)
     if findings.reasons:
         others = f" ({len(findings.reasons) - 1} more cannot be read)" if len(findings.reasons) > 1 else ""
         raise UserError(f"{findings.reasons[0]}{others}")
-    for groups, what in (findings.leaks, "in more than one split"), (findings.conflicts, "under different labels"):
+    for key, groups in ("split", findings.leaks), ("label", findings.conflicts):
         if groups:
-            names = " and ".join(f"{item['file']} ({item['split']}, {item['label']})" for item in groups[0][:2])
-            message = f"{len(groups)} pictures are {what}, such as {names}; python -m data.check lists them"
+            different = {item[key]: item for item in groups[0]}
+            names = " and ".join(f"{item['file']} ({value})" for value, item in list(different.items())[:2])
+            message = f"found in more than one {key}: {len(groups)}, such as {names}; python -m data.check lists them"
             if config.strict:
                 raise UserError(f"--strict: {message}")
             logger.warning("%s", message)
     return findings
 
 
-def look(
-    data: Data, data_dir: Path, cache_dir: Path, at_once: int | None = None, num_workers: int | None = None
-) -> Findings:
+def look(data: Data, cache_dir: Path, at_once: int | None = None, num_workers: int | None = None) -> Findings:
     """Looks at every picture of a data set, with a progress bar.
 
     Args:
         data: the three parts.
-        data_dir: its folder.
         cache_dir: see `check`.
         at_once: if there are more new pictures than this, only what is known already is told.
         num_workers: processes that read pictures.
@@ -117,7 +114,7 @@ def look(
     missing = {split: [name for name, n in count.items() if not n] for split, count in counts.items()}
     train = [n for n in counts["train"].values() if n]
 
-    looks = all_looks(ConcatDataset(parts), files, data_dir, cache_dir, at_once, num_workers)
+    looks = all_looks(ConcatDataset(parts), files, data.folder, cache_dir, at_once, num_workers)
     known = [i for i, one in enumerate(looks) if one is not None]
     good = [i for i in known if not looks[i].error]
 
@@ -167,15 +164,16 @@ def describe(findings: Findings, data: Data) -> Iterator[str]:
         yield f"mean {findings.mean}, std {findings.std}"
     yield from listed("problems", findings.problems)
     yield from listed("unreadable", findings.reasons)
-    yield from listed(
-        "no picture of", [f"{name} in {part}" for part, names in findings.missing_classes.items() for name in names]
-    )
+    missing = [f"{name} in {split}" for split, names in findings.missing_classes.items() for name in names]
+    yield from listed("no picture of", missing)
+    rest = [group for group in findings.duplicates if group not in findings.leaks + findings.conflicts]
     for title, groups in (
         ("the same picture in more than one split", findings.leaks),
         ("the same picture under different labels", findings.conflicts),
-        ("the same picture twice", [g for g in findings.duplicates if g not in findings.leaks + findings.conflicts]),
+        ("the same picture twice", rest),
     ):
-        yield from listed(title, (", ".join(f"{i['file']} ({i['split']}, {i['label']})" for i in g) for g in groups))
+        items = [[f"{item['file']} ({item['split']}, {item['label']})" for item in group] for group in groups]
+        yield from listed(title, ("\n  = ".join(group) for group in items))
 
 
 def listed(title: str, lines: Iterable[str], at_most: int = 10) -> Iterator[str]:
@@ -220,9 +218,8 @@ def main(options: Options) -> None:
     """
     config = Config(options.dataset, options.data_dir, options.split, options.split_seed)
     config = choose_dataset(config, project)
-    folder = data_folder(config, project)
-    data = get_data(config.dataset, folder, config.split, config.split_seed)
-    findings = look(data, folder, project.cache_dir, num_workers=options.num_workers)
+    data = get_data(config.dataset, data_folder(config, project), config.split, config.split_seed)
+    findings = look(data, project.cache_dir, num_workers=options.num_workers)
     for line in describe(findings, data):
         print(line)
     if options.json:

@@ -96,7 +96,7 @@ def imagefolder(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: in
                 raise UserError(f"{data_dir / file} is too deep for an image of a class; {LAYOUT.format(data_dir)}")
         check_two_classes(pictures)
         parts = fill_in(pictures, None, None, fractions, seed)
-        return Data(*parts, pictures.classes, image_size, problems=pictures.problems())
+        return Data(*parts, pictures.classes, image_size, problems=pictures.problems(), folder=data_dir)
     test_dir = data_dir / "test"
     return read_folders(
         data_dir / "train",
@@ -140,7 +140,8 @@ def read_folders(
     check_two_classes(folders[0])
     problems = [problem for folder in folders for problem in folder.problems()]
     train, val, test = (*folders, None)[:3]
-    return Data(*fill_in(train, val, test, fractions, seed), classes, image_size, problems=problems)
+    parts = fill_in(train, val, test, fractions, seed)
+    return Data(*parts, classes, image_size, problems=problems, folder=paths[0].parent)
 
 
 def read_labelled(folder: str | Path, classes: Sequence[str]) -> PhotoFolder:

@@ -53,19 +53,20 @@ class Look:
 def all_looks(
     dataset: Dataset,
     files: Sequence[str],
-    data_dir: Path,
+    folder: Path | None,
     cache_dir: Path,
     at_once: int | None,
     num_workers: int | None,
 ) -> list[Look | None]:
     """A look at each item: from the cache where the file has not changed since, else at the picture itself."""
-    paths = [data_dir / name if Path(name).suffix else None for name in files]
+    paths = [folder and folder.resolve() / name for name in files]
     stamps = [stamp(path) if path else None for path in paths]
     cache_dir.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(cache_dir / "looks.sqlite")) as cache:
         cache.execute("CREATE TABLE IF NOT EXISTS looks_v1 (path BLOB PRIMARY KEY, stamp TEXT, look TEXT)")
-        below = (os.fsencode(f"{data_dir}/"), os.fsencode(f"{data_dir}0"))  # "0" is what follows "/"
-        rows = cache.execute("SELECT path, stamp, look FROM looks_v1 WHERE path > ? AND path < ?", below)
+        below = os.fsencode(folder.resolve()) if folder else b""
+        between = (below + b"/", below + b"0")  # "0" is what follows "/"
+        rows = cache.execute("SELECT path, stamp, look FROM looks_v1 WHERE path > ? AND path < ?", between)
         cached = {path: (known, text) for path, known, text in rows}
         looks: list[Look | None] = []
         for path, now in zip(paths, stamps, strict=True):
@@ -170,27 +171,40 @@ def same_pictures(looks: Sequence[Look]) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def near(hashes: np.ndarray, thumbnails: np.ndarray, rows: int = 64) -> Iterator[tuple[int, int]]:
-    """Pairs of pictures that look the same.
+def near(hashes: np.ndarray, thumbnails: np.ndarray, rows: int = 1024) -> Iterator[tuple[int, int]]:
+    """Pairs of pictures that look the same; one may come more than once.
 
-    Two whose perceptual hashes (Marr and Hildreth's idea, as `imagehash.phash` computes it from a cosine transform)
-    differ in few bits may be; they are when their thumbnails agree as well. Over 1,000 photographs, re-encoded at
-    qualities from 20 to 90 and resized by 1/4 to 2, differed by up to 4 bits and 5.2 grey levels, and no two different
-    ones by less than 9.
+    Two whose perceptual hashes (imagehash's `phash`, from a cosine transform) differ in few bits may be; they are when
+    their thumbnails agree as well. Several hundred photographs, re-encoded at qualities from 20 to 90 and resized by
+    1/4 to 2, differed by up to 4 bits and 5.2 grey levels, and no two different ones by less than 9.
+
+    Not every pair has to be compared: cut into one piece more than the bits that may differ, two hashes have at least
+    one piece in common (Norouzi, Punjani and Fleet, "Fast Search in Hamming Space with Multi-Index Hashing", CVPR
+    2012).
 
     Args:
         hashes: (N,) of uint64.
         thumbnails: (N, 256) of uint8.
-        rows: how many are compared with all others at a time; bounds the memory.
+        rows: how many are compared with others at a time; bounds the memory.
     """
-    for start in range(0, len(hashes), rows):
-        rest = hashes[start:]
-        first, second = np.nonzero(np.bitwise_count(hashes[start : start + rows, None] ^ rest) <= DISTANCE)
-        keep = second > first
-        for a, b in zip((first[keep] + start).tolist(), (second[keep] + start).tolist(), strict=True):
-            one, other = thumbnails[a].astype(float), thumbnails[b].astype(float)
-            if np.abs(one - other).mean() > DIFFERENCE:
-                continue
-            one, other = one - one.mean(), other - other.mean()
-            if one @ other >= CORRELATION * np.sqrt((one @ one) * (other @ other)):
-                yield a, b
+    bits = 64 // (DISTANCE + 1)
+    for piece in range(DISTANCE + 1):
+        keys = hashes >> np.uint64(piece * bits) & np.uint64(2**bits - 1)
+        order = keys.argsort(kind="stable")
+        for group in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1):
+            for start in range(0, len(group), rows):
+                differing = np.bitwise_count(hashes[group[start : start + rows], None] ^ hashes[group[start:]])
+                first, second = np.nonzero(differing <= DISTANCE)
+                for a, b in zip(first[second > first], second[second > first], strict=True):
+                    a, b = group[start + a], group[start + b]
+                    if look_alike(thumbnails[a], thumbnails[b]):
+                        yield int(a), int(b)
+
+
+def look_alike(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two thumbnails, (256,) of uint8, agree in brightness and in pattern."""
+    one, other = one.astype(float), other.astype(float)
+    if np.abs(one - other).mean() > DIFFERENCE:
+        return False
+    one, other = one - one.mean(), other - other.mean()
+    return one @ other >= CORRELATION * np.sqrt((one @ one) * (other @ other))

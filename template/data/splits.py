@@ -30,6 +30,7 @@ class Data:
         augmentation: the one that suits them, a key of `AUGMENTATIONS`.
         multilabel: whether a picture can have any number of classes.
         problems: what has to be mended before anything can be trained; each one a line for people.
+        folder: what the names of the items' files are relative to, if they are files.
     """
 
     train: Dataset
@@ -40,6 +41,7 @@ class Data:
     augmentation: str = "photographs"
     multilabel: bool = False
     problems: Sequence[str] = ()
+    folder: Path | None = None
 
     def __str__(self) -> str:
         """One line for people."""
@@ -48,18 +50,13 @@ class Data:
 
 
 def file_names(dataset: Dataset) -> list[str]:
-    """Names of a data set's items: its files relative to the data folder, or their numbers if it has no `files`."""
+    """Names of a data set's items: its files relative to their folder, or their numbers if it has no `files`."""
     if isinstance(dataset, Subset):
         names = file_names(dataset.dataset)
         return [names[i] for i in dataset.indices]
     if isinstance(dataset, ConcatDataset):
         return [name for part in dataset.datasets for name in file_names(part)]
     return getattr(dataset, "files", None) or [str(i) for i in range(len(dataset))]
-
-
-def is_there(name: str, folder: Path) -> bool:
-    """Whether an item of `file_names` is in this data folder. One without a suffix is no file, and may be."""
-    return not Path(name).suffix or (folder / name).exists()
 
 
 def labels(dataset: Dataset) -> list[Label]:

@@ -66,7 +66,8 @@ def table(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0)
         Pictures(path.parent, *encode(parts[part], classes, multilabel), classes) if part in parts else None
         for part in SPLITS
     )
-    return Data(*fill_in(train, val, test, fractions, seed), classes, multilabel=multilabel, problems=problems)
+    train, val, test = fill_in(train, val, test, fractions, seed)
+    return Data(train, val, test, classes, multilabel=multilabel, problems=problems, folder=path.parent)
 
 
 def read_labelled_table(data_dir: Path, classes: Sequence[str], multilabel: bool) -> Pictures:
@@ -106,16 +107,13 @@ def read_parts(path: Path) -> tuple[dict[str, list[Row]], bool, list[str]]:
     for line, row in rows:
         names = [name.strip() for name in row["label"].split(SEPARATOR) if name.strip()]
         split = row.get("split", "").lower()
-        problem = None
-        if not (path.parent / row["file"]).is_file():
-            problem = f"there is no file {row['file']!r}"
-        elif not names and not multilabel:
-            problem = f"{row['file']} has no label"
+        if not names and not multilabel:
+            problems.append(f"{path}, line {line}: {row['file']} has no label")
         elif split and split not in SPLIT_NAMES:
-            problem = f"the split {split!r} is none of {', '.join(SPLITS)}"
-        if problem:
-            problems.append(f"{path}, line {line}: {problem}")
+            problems.append(f"{path}, line {line}: the split {split!r} is none of {', '.join(SPLITS)}")
         else:
+            if not (path.parent / row["file"]).is_file():
+                problems.append(f"{path}, line {line}: there is no file {row['file']!r}")
             parts.setdefault(SPLIT_NAMES.get(split, "train"), []).append((row["file"], names))
     return parts, multilabel, problems
 

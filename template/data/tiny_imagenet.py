@@ -53,7 +53,8 @@ def tiny_imagenet(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: 
     problems += [f"{annotations} does not list {name}" for name in there if name not in known]
     usable = [name for name in there if known.get(name) is not None]
     test = Pictures(root, [f"val/images/{name}" for name in usable], [known[name] for name in usable], classes)
-    return Data(*fill_in(train, None, test, fractions, seed), classes, 64, "small", problems=problems)
+    train, val, test = fill_in(train, None, test, fractions, seed)
+    return Data(train, val, test, classes, 64, "small", problems=problems, folder=root)
 
 
 def find_root(data_dir: Path) -> Path:

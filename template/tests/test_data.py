@@ -69,7 +69,7 @@ def test_truncated_and_empty_images_are_named(photos, tmp_path):
     (folder / "train" / "hero" / "000.jpg").write_bytes(b"")
     data = get_data("imagefolder", folder)
     with pytest.raises(UserError, match=r"000\.jpg.*1 more"):
-        check(data, folder, tmp_path / "cache", Config())
+        check(data, tmp_path / "cache", Config())
     with pytest.raises(UserError, match=r"003\.jpg"):
         read_image(victim)
 

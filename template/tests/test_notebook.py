@@ -19,7 +19,7 @@ def test_the_notebook_runs(photos, tmp_path):
     shown = [
         output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
     ]
-    assert len(shown) >= 5  # the data, augmented, plain, one's own augmenter, curves
+    assert len(shown) >= 6  # the data, augmented, plain, views, one's own augmenter, curves
     assert not list(folder.glob("*.png"))  # in a notebook pictures are shown, not written
 
 

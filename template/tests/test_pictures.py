@@ -11,6 +11,8 @@ import utils
 from data import get_data, get_transforms, make_loaders
 from utils import show_dataset, show_dl
 
+pytestmark = pytest.mark.draws
+
 
 @pytest.fixture
 def drawn(monkeypatch) -> list[Figure]:

@@ -108,6 +108,7 @@ def colours(tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.draws
 def test_several_classes_on_one_image_from_start_to_end(train, colours, tmp_path, exit_of, capsys):
     run = train(dataset="csv", data_dir=colours, epochs=12, lr=3e-3, augmentation="none")
     assert json.loads(run.config.read_text())["options"]["loss"] == "bce"

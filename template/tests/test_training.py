@@ -212,6 +212,7 @@ def read(path):
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.draws
 def test_a_run_leaves_a_folder_that_explains_itself(train, project, photos):
     run = train(run_name="first")
     assert run.folder == (project.checkpoint_dir / "first").resolve()
