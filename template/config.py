@@ -108,6 +108,16 @@ def check_at_least(least: int, options: Any, *names: str) -> None:
             raise UserError(f"--{dashes(name)} {value}: at least {least} is needed")
 
 
+def check_file(name: str, path: Path | None) -> None:
+    """Refuses a file that cannot be written, before any work is done.
+
+    Raises:
+        UserError: it is a folder, or would be in none.
+    """
+    if path and (path.is_dir() or not path.resolve().parent.is_dir()):
+        raise UserError(f"--{name} {path}: give the name of a file, in a folder that exists")
+
+
 def dashes(name: str) -> str:
     """The option's name as it is typed."""
     return name.replace("_", "-")

@@ -56,15 +56,15 @@ def main(options: Options) -> None:
     from data import get_data, get_transforms, make_loader
     from data.imagefolder import read_labelled
     from data.table import read_labelled_table
-    from losses import LOSSES
+    from losses import get_loss
     from models import load_network
     from report import score
-    from utils import get_device, lookup, read_json, write_json
+    from utils import get_device, read_json, write_json
 
     run = open_run(options.run_dir)
     config = load_config(run)
     classes = read_json(run.classes)
-    loss = lookup(config.loss, LOSSES, "loss")
+    loss = get_loss(config.loss)
     thresholds = read_json(run.thresholds) if run.thresholds.exists() else None
     model = Model(load_network(run), None, None, device=get_device(options.device))
 

@@ -9,7 +9,6 @@ python main.py --help                   everything else
 
 import logging
 from dataclasses import replace
-from functools import partial
 
 from config import Config
 from Project import Project, Run, project
@@ -40,7 +39,7 @@ def main(config: Config, project: Project = project) -> Run:
     from data import get_data, get_transforms, make_loaders
     from data.balance import balance
     from data.check import check
-    from losses import LOSSES
+    from losses import get_loss
     from metrics import METRICS, accuracy
     from models import build_network, check_batch, summarize
     from report import write_report
@@ -60,9 +59,9 @@ def main(config: Config, project: Project = project) -> Run:
     logger.info("%s: %s", config.dataset, data)
     config = suit(config, data)
     train_transform, val_transform = get_transforms(config.image_size, config.augmentation)
-    loss = lookup(config.loss, LOSSES, "loss")
     statistics = check(data, project.cache_dir, config).statistics
     class_weights, image_weights = balance(config.balance, data)
+    loss = get_loss(config.loss, class_weights, device)
     train_dl, val_dl, test_dl = make_loaders(
         data,
         train_transform,
@@ -86,7 +85,7 @@ def main(config: Config, project: Project = project) -> Run:
         model = Model(
             network,
             torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=config.lr),
-            loss if class_weights is None else partial(loss, weight=torch.tensor(class_weights).float().to(device)),
+            loss,
             batch_metrics=[accuracy(data.multilabel)],
             epoch_metrics=[(name, metric(len(data.classes), data.multilabel)) for name, metric in metrics.items()],
             device=device,
@@ -102,7 +101,7 @@ def main(config: Config, project: Project = project) -> Run:
         )
 
         network.load_state_dict(torch.load(run.best, map_location=device, weights_only=True))
-        write_report(run, model, loss, val_dl, test_dl, trackers)
+        write_report(run, model, get_loss(config.loss), val_dl, test_dl, trackers)
     return run
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from config import check_at_least, parse
+from config import check_at_least, check_file, parse
 from runs import load_config, open_run
 from utils import UserError, replacing, run_script
 
@@ -40,6 +40,7 @@ class Options:
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
         check_at_least(1, self, "batch_size")
+        check_file("csv", self.csv)
 
 
 def main(options: Options) -> None:
@@ -63,8 +64,6 @@ def main(options: Options) -> None:
     run = open_run(options.run_dir)
     classes = read_json(run.classes)
     files = find_images(options.paths)
-    if options.csv and (options.csv.is_dir() or not options.csv.resolve().parent.is_dir()):
-        raise UserError(f"--csv {options.csv}: give the name of a file, in a folder that exists")
     thresholds = read_json(run.thresholds) if run.thresholds.exists() else None
     model = Model(load_network(run), None, None, device=get_device(options.device))
     _, transform = get_transforms(load_config(run).image_size)

@@ -164,6 +164,15 @@ def test_real_photographs_over_90_per_cent_within_10_epochs(tmp_path):
     assert done.stdout.count(" daisy ") > done.stdout.count(" roses ")
 
 
+@pytest.mark.skipif(not (SHARED / "data" / "kmnist").is_dir(), reason="needs pictures of characters")
+def test_characters_over_95_per_cent_within_a_few_epochs(tmp_path):
+    project = copy_of_template(tmp_path / "characters")
+    options = ("--dataset", "kmnist", "--data-dir", SHARED / "data" / "kmnist", "--model", "my_cnn", "--epochs", "8")
+    run(project / "main.py", *options, "--trackers", "none", "--run-name", "a", cwd=tmp_path)
+    metrics = json.loads((project / "checkpoint" / "a" / "metrics.json").read_text())
+    assert metrics["test_acc"] > 0.95
+
+
 @pytest.fixture(scope="session")
 def outcomes() -> Iterator[dict[str, Future]]:
     """What becomes of each mistake, two at a time in the background."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import ConcatDataset
 
-from config import Config, check_at_least, parse
+from config import Config, check_at_least, check_file, parse
 from data import get_data
 from data.looks import all_looks, same_pictures
 from data.splits import SPLITS, Data, check_problems, classes_of, file_names, labels
@@ -207,7 +207,8 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
-        check_at_least(0, self, "num_workers")
+        check_at_least(0, self, "num_workers", "split_seed")
+        check_file("json", self.json)
 
 
 def main(options: Options) -> None:

@@ -4,10 +4,14 @@ A new one is a line in `LOSSES`: it takes logits (N, C), float, and labels, (N,)
 classes (N, C), int64. One that takes a `weight` for each class, (C,) of float, works with `--balance weights` too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from inspect import signature
 
 import torch
 from torch.nn import functional
+
+from utils import UserError, lookup
 
 
 def bce(logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
@@ -25,3 +29,24 @@ LOSSES: dict[str, Callable[..., torch.Tensor]] = {
     "cross_entropy": functional.cross_entropy,
     "bce": bce,
 }
+
+
+def get_loss(
+    name: str, weights: Sequence[float] | None = None, device: torch.device | str = "cpu"
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The loss of this name, as a function of logits and labels.
+
+    Args:
+        name: a key of `LOSSES`.
+        weights: for each class how much it counts.
+        device: where it will be computed.
+
+    Raises:
+        UserError: there is no such loss, or it takes no weights.
+    """
+    loss = lookup(name, LOSSES, "loss")
+    if weights is None:
+        return loss
+    if "weight" not in signature(loss).parameters:
+        raise UserError(f"--balance weights: the loss {name!r} takes no weight for each class; try --balance sampler")
+    return partial(loss, weight=torch.as_tensor(weights, dtype=torch.float32, device=device))

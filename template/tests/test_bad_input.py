@@ -16,6 +16,7 @@ import evaluate
 import main as main_script
 import predict
 from config import parse
+from data import check
 from data.demo import draw_demo
 from losses import LOSSES
 from Project import Project
@@ -64,6 +65,8 @@ def assert_refused(outcome: tuple[int, str], project: Project, *named: str) -> N
         (("--run-name", "../x"), ("--run-name",)),
         (("--run-name", "x" * 300), ("--run-name",)),
         (("--dataset", "demo"), ("--data-dir",)),
+        (("--augmentation", "photgraphs"), ("augmentation", "did you mean 'photographs'")),
+        (("--split", "0.5", "0.5", "0.5"), ("--split 0.5 0.5 0.5",)),
         (("--dataset", "imagefoldr"), ("data set 'imagefoldr'", "did you mean 'imagefolder'")),
         (("--model", "resnet81"), ("model 'resnet81'", "did you mean 'resnet18'")),
         (("--trackers", "commet"), ("tracker 'commet'", "did you mean 'comet'")),
@@ -220,11 +223,12 @@ def test_a_message_keeps_its_culprit():
     )
 
 
-def test_a_table_that_cannot_be_written(train, exit_of, photos, tmp_path):
-    run = train(epochs=1)
+def test_a_table_that_cannot_be_written(exit_of, photos, tmp_path):
     for path in (tmp_path, tmp_path / "nowhere" / "out.csv"):
-        code, error = exit_of(predict.main, lambda path=path: predict.Options(run.folder, (photos,), csv=path))
+        code, error = exit_of(predict.main, lambda path=path: predict.Options(tmp_path, (photos,), csv=path))
         assert (code, "--csv" in error) == (2, True)
+        code, error = exit_of(check.main, lambda path=path: check.Options(json=path))
+        assert (code, "--json" in error) == (2, True)
 
 
 def test_printing_where_nobody_reads_or_in_letters_that_are_lacking():

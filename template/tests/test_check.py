@@ -259,6 +259,15 @@ def test_the_sampler_draws_small_classes_as_often_as_large_ones(uneven):
     assert list(again) == list(EpochSampler(24, seed=0, weights=images))
 
 
+def test_a_loss_that_takes_no_weights_says_so(train, uneven, monkeypatch):
+    from losses import LOSSES
+
+    monkeypatch.setitem(LOSSES, "plain", lambda logits, labels: torch.nn.functional.cross_entropy(logits, labels))
+    with pytest.raises(UserError, match="'plain' takes no weight"):
+        train(data_dir=uneven, epochs=1, loss="plain", balance="weights")
+    train(data_dir=uneven, epochs=1, loss="plain", balance="sampler")
+
+
 @pytest.mark.parametrize("how", ["weights", "sampler"])
 def test_balanced_runs_train_and_are_scored_like_any_other(train, uneven, how):
     import evaluate
