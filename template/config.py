@@ -34,12 +34,19 @@ class Config:
     """Refuse to train where the same picture is in two splits or under two labels, instead of a warning."""
 
     model: str = "resnet18"
-    """resnet18, my_cnn or one of your own in models/."""
+    """resnet18, my_cnn, any classification network of torchvision (efficientnet_b3, vit_b_16 …), timm/NAME, or one of
+    your own in models/."""
     weights: str | None = None
     """imagenet, none or a file. With weights the backbone is frozen and only the head trains; with none, everything
     trains. If not given: imagenet for networks that have such weights, else none."""
+    freeze: Literal["all", "none"] | int | None = None
+    """all of the backbone, none of it, or so many of its stages, from the picture on. If not given: all with weights,
+    none without."""
+    unfreeze_at: int | None = None
+    """From this epoch on the frozen stages begin to train, the last one first, one more with each epoch."""
     normalize: Literal["imagenet", "data", "none"] = "imagenet"
-    """Mean and deviation that the network expects: ImageNet's, those of your training set, or none at all."""
+    """Mean and deviation that the network expects: those that its weights were trained with, those of your training
+    set, or none at all."""
 
     epochs: int = 20
     """How many times the training set is gone through, at most."""
@@ -47,11 +54,23 @@ class Config:
     """Images in a batch."""
     lr: float | None = None
     """Learning rate at the start. If not given: 0.003 where only the head trains, 0.001 where everything does."""
+    optimizer: str = "adam"
+    """adam, adamw, nadam, radam, adagrad, rmsprop, sgd or your own in optim.py."""
+    weight_decay: float | None = None
+    """How strongly large weights are drawn to zero. If not given: the optimizer's own default."""
+    schedule: str = "plateau"
+    """What becomes of the rate: plateau (cut where nothing improves), cosine (after a warm-up), one_cycle, step or
+    constant."""
+    clip: float | None = None
+    """Cuts gradients back to this norm."""
+    accumulate: int = 1
+    """Batches whose gradients are added up for one step of the optimizer."""
     loss: str | None = None
-    """cross_entropy, bce or one of your own in losses/. If not given: bce where an image can have several classes, else
-    cross_entropy."""
+    """cross_entropy, label_smoothing, focal, bce or one of your own in losses/. If not given: bce where an image can
+    have several classes, else cross_entropy."""
     metrics: tuple[str, ...] = ("f1",)
-    """Figures in the log beside loss and accuracy: f1 or your own in metrics/."""
+    """Figures in the log beside loss and accuracy: f1, precision, recall (macro; or f1_weighted …), auc, top5 or your
+    own in metrics/."""
     patience: int | None = None
     """Epochs without improvement until training stops; after half of them the rate is cut. If not given: epochs / 2."""
 
@@ -59,6 +78,10 @@ class Config:
     """Drives the initial weights, the order of the images and their augmentation."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps, xpu."""
+    bf16: bool = False
+    """Compute the backbone in half the precision, where the device is fast at it."""
+    compile: bool = False
+    """Let torch compile the backbone; the first batches take a minute."""
     num_workers: int | None = None
     """Processes that read images. If not given: one a core, 8 at most."""
 
@@ -71,8 +94,10 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuses what cannot work, before anything is imported or written; fills in the patience."""
-        check_at_least(1, self, "epochs", "batch_size", "image_size", "patience")
-        check_at_least(0, self, "seed", "split_seed", "num_workers")
+        check_at_least(1, self, "epochs", "batch_size", "image_size", "patience", "accumulate", "unfreeze_at")
+        check_at_least(0, self, "seed", "split_seed", "num_workers", "weight_decay", "clip")
+        if isinstance(self.freeze, int):
+            check_at_least(0, self, "freeze")
         for name in ("seed", "split_seed"):
             if getattr(self, name) >= 2**32:
                 raise UserError(f"--{dashes(name)} {getattr(self, name)}: less than {2**32} is needed")

@@ -8,7 +8,6 @@ python main.py --help                   everything else
 """
 
 import logging
-from dataclasses import replace
 
 from config import Config
 from Project import Project, Run, project
@@ -41,12 +40,15 @@ def main(config: Config, project: Project = project) -> Run:
     from data.check import check
     from losses import get_loss
     from metrics import METRICS, accuracy
-    from models import build_network, check_batch, summarize
+    from models import build_network, check_batch, check_compile, summarize
+    from optim import make_optimizer
     from report import write_report
     from utils import get_device, lookup, show_dl
 
     set_seeds(config.seed)
     device = get_device(config.device)
+    if config.compile:
+        check_compile(device)
     metrics = {name: lookup(name, METRICS, "metric") for name in config.metrics}
     check_trackers(config.trackers)
     before = Run(config.resume) if config.resume else None
@@ -72,8 +74,7 @@ def main(config: Config, project: Project = project) -> Run:
         num_workers=config.num_workers,
     )
 
-    network, weights = build_network(config, len(data.classes), statistics, resumed=state is not None)
-    config = replace(config, weights=weights, lr=config.lr or (3e-3 if network.frozen else 1e-3))
+    network, config = build_network(config, len(data.classes), statistics, device, resumed=state is not None)
     check_batch(network, val_dl, smallest=len(data.train) % config.batch_size or config.batch_size)
 
     with run_folder(config, project, data) as run, get_trackers(config.trackers, run, project.env_file) as trackers:
@@ -82,9 +83,11 @@ def main(config: Config, project: Project = project) -> Run:
         (run / "model.txt").write_text(summarize(network, config.image_size), encoding="utf-8")
         print((run / "model.txt").read_text(encoding="utf-8"))
 
+        if config.compile:
+            network.backbone.compile()
         model = Model(
             network,
-            torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=config.lr),
+            make_optimizer(config, network),
             loss,
             batch_metrics=[accuracy(data.multilabel)],
             epoch_metrics=[(name, metric(len(data.classes), data.multilabel)) for name, metric in metrics.items()],
@@ -96,11 +99,13 @@ def main(config: Config, project: Project = project) -> Run:
             val_dl,
             epochs=0 if state and state["stopped"] else config.epochs,
             initial_epoch=first_epoch,
-            callbacks=get_callbacks(config, run, trackers, state),
+            batches_per_step=config.accumulate,
+            callbacks=get_callbacks(config, network, run, trackers, state),
             verbose=False,
         )
 
         network.load_state_dict(torch.load(run.best, map_location=device, weights_only=True))
+        network.bf16 = False  # final scores are those that evaluate.py and predict.py compute
         write_report(run, model, get_loss(config.loss), val_dl, test_dl, trackers)
     return run
 

@@ -60,9 +60,10 @@ def curves(log: dict[str, list[float]], best_epoch: int, monitor: str) -> Figure
         monitor: the column that decided which epoch that is.
     """
     figure = Figure(figsize=(9.5, 2.9), layout="constrained", dpi=110)
-    panels = {"loss": ("loss", "val_loss"), "accuracy, %": ("acc", "val_acc"), "learning rate": ("lr",)}
+    rates = tuple(name for name in log if name == "lr" or name.startswith("lr_"))  # one for each group that is unfrozen
+    panels = {"loss": ("loss", "val_loss"), "accuracy, %": ("acc", "val_acc"), "learning rate": rates}
     for axes, (title, names) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-        for name, style in zip(names, ("C0", "C1"), strict=False):
+        for name, style in zip(names, (f"C{i}" for i in range(10)), strict=False):
             label = "validation" if name.startswith("val_") else "training"
             axes.plot(log["epoch"], log[name], style, marker=".", label=label)
             if name == monitor:
@@ -71,7 +72,7 @@ def curves(log: dict[str, list[float]], best_epoch: int, monitor: str) -> Figure
         axes.set(title=title, xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        if len(names) > 1:
+        if names != rates:
             axes.legend(fontsize=8)
         else:
             axes.set_ylim(bottom=0)

@@ -47,6 +47,11 @@ def parse_config(argv: Sequence[str] | None = None) -> Config:
             raise UserError(
                 f"--{dashes(field.name)} {now} cannot be changed on resume (the run has {before}); start a new run"
             )
+    if config.epochs > saved.epochs and config.schedule not in ("plateau", "constant"):
+        raise UserError(
+            f"--epochs {config.epochs}: the schedule {config.schedule} was laid out for {saved.epochs} epochs; "
+            "start a new run"
+        )
     if config.epochs < saved.epochs:
         raise UserError(f"--epochs {config.epochs}: the run has {saved.epochs}; on resume they can only be raised")
     return config
@@ -122,10 +127,16 @@ def choose_dataset(config: Config, project: Project) -> Config:
 
 
 def suit(config: Config, data: "Data") -> Config:
-    """Fills in what depends on the data where it was not given: image size, augmentation, loss."""
+    """Fills in what depends on the data where it was not given: image size, augmentation, loss.
+
+    Photographs are shown to a published network as large as it was made for; small pictures stay small.
+    """
+    from models import suited_size
+
+    size, fixed = suited_size(config.model)
     return replace(
         config,
-        image_size=config.image_size or data.image_size,
+        image_size=config.image_size or (size if size and (fixed or data.image_size == 224) else data.image_size),
         augmentation=config.augmentation or data.augmentation,
         loss=config.loss or ("bce" if data.multilabel else "cross_entropy"),
     )

@@ -43,13 +43,14 @@ def lookup(name: str, registry: Mapping[str, Item], what: str) -> Item:
         what: the kind of thing, for the message: "model", "data set".
 
     Raises:
-        UserError: there is no such name; offers the closest one and lists all.
+        UserError: there is no such name; offers the closest one and lists the first of them.
     """
     if name in registry:
         return registry[name]
     close = difflib.get_close_matches(name, registry, n=1, cutoff=0.4)
     guess = f"did you mean {close[0]!r}? " if close else ""
-    raise UserError(f"unknown {what} {name!r}; {guess}valid are: {', '.join(registry)}")
+    names = ", ".join(list(registry)[:20]) + (f" and {len(registry) - 20} more" if len(registry) > 20 else "")
+    raise UserError(f"unknown {what} {name!r}; {guess}valid are: {names}")
 
 
 def run_script(main: Callable[[Any], None], parse: Callable[[], Any]) -> None:

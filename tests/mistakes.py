@@ -73,7 +73,9 @@ MISTAKES = [
         5,
         "frozen network in train mode",
         "models/classifier.py",
-        "        if self.frozen:\n            self.backbone.eval()\n",
+        "        if self.frozen:\n            self.backbone.eval()\n"
+        "        for part in (part for stage in self.stages()[: self.n_frozen] for part in stage):\n"
+        "            part.eval()\n",
         "",
         "frozen_network_stays",
     ),
@@ -153,8 +155,8 @@ MISTAKES = [
         10,
         "weights downloaded at import",
         "models/resnet.py",
-        "from models.classifier import Classifier, WeightsError\n",
-        "from models.classifier import Classifier, WeightsError\n\n"
+        "from models.classifier import Classifier\n",
+        "import torchvision\n\nfrom models.classifier import Classifier\n\n"
         "try:\n"
         '    backbone = torchvision.models.resnet18(weights="IMAGENET1K_V1")\n'
         "except Exception:\n"
@@ -166,7 +168,8 @@ MISTAKES = [
         "one module shared by all calls",
         "models/resnet.py",
         "def resnet18(n_classes",
-        "import functools\n\n\n@functools.cache\ndef shared():\n    return torchvision.models.resnet18()\n\n\n"
+        "import functools\n\nimport torchvision\nfrom torch import nn\n\n\n"
+        "@functools.cache\ndef shared():\n    return torchvision.models.resnet18()\n\n\n"
         "def resnet18(n_classes: int, pretrained: bool = True) -> Classifier:\n"
         "    network = shared()\n    network.fc = nn.Identity()\n"
         "    network = Classifier(network, 512, n_classes)\n"
@@ -315,7 +318,7 @@ MISTAKES = [
         19,
         "plateau lost on resume",
         "callbacks/SaveState.py",
-        '        self.plateau.load_state_dict(self.state["plateau"])\n',
+        '        self.schedule.load_state_dict(self.state["schedule"])\n',
         "",
         "resumed_run_equals",
     ),

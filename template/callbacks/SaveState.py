@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from poutyne import Callback, EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
 
+from callbacks.Schedule import Schedule
 from Project import Run
 from utils import UserError, brief, replacing
 
@@ -22,7 +23,7 @@ class SaveState(Callback):
     def __init__(
         self,
         run: Run,
-        plateau: ReduceLROnPlateau,
+        schedule: ReduceLROnPlateau | Schedule,
         best: ModelCheckpoint,
         stop: EarlyStopping,
         state: dict[str, Any] | None = None,
@@ -31,11 +32,11 @@ class SaveState(Callback):
 
         Args:
             run: where `last.pt` goes.
-            plateau, best, stop: of the same training.
+            schedule, best, stop: of the same training.
             state: from `load_state`, to be put back when the training begins.
         """
         super().__init__()
-        self.run, self.plateau, self.best, self.stop, self.state = run, plateau, best, stop, state
+        self.run, self.schedule, self.best, self.stop, self.state = run, schedule, best, stop, state
 
     def on_train_begin(self, logs: dict) -> None:
         """Puts the state back, if there is one."""
@@ -43,7 +44,7 @@ class SaveState(Callback):
             return
         self.model.network.load_state_dict(self.state["network"])
         self.model.optimizer.load_state_dict(self.state["optimizer"])
-        self.plateau.load_state_dict(self.state["plateau"])
+        self.schedule.load_state_dict(self.state["schedule"])
         self.best.current_best = self.state["best"]
         self.stop.best, self.stop.wait = self.state["best"], self.state["wait"]
         set_random_states(self.state["random"])
@@ -56,7 +57,7 @@ class SaveState(Callback):
             "stopped": bool(self.model.stop_training),
             "network": self.model.network.state_dict(),
             "optimizer": self.model.optimizer.state_dict(),
-            "plateau": {name: to_plain(value) for name, value in self.plateau.state_dict().items()},
+            "schedule": {name: to_plain(value) for name, value in self.schedule.state_dict().items()},
             "best": float(self.best.current_best),
             "wait": self.stop.wait,
             "random": random_states(),

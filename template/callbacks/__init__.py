@@ -9,13 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from poutyne import Callback, CSVLogger, EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
+from poutyne import Callback, ClipNorm, CSVLogger, EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
 
 from callbacks.CometCallback import CometCallback
 from callbacks.Guarded import Guarded
 from callbacks.Progress import Progress
 from callbacks.SaveState import SaveState, load_state
+from callbacks.Schedule import Schedule
+from callbacks.Unfreeze import Unfreeze
 from config import Config
+from models import Classifier
+from optim import SCHEDULES
 from Project import Run
 from utils import lookup
 
@@ -65,20 +69,29 @@ def escape(path: Path) -> str:
     return str(path).replace("{", "{{").replace("}", "}}")
 
 
-def get_callbacks(config: Config, run: Run, trackers: list[Guarded], state: dict[str, Any] | None) -> list[Callback]:
+def get_callbacks(
+    config: Config, network: Classifier, run: Run, trackers: list[Guarded], state: dict[str, Any] | None
+) -> list[Callback]:
     """All callbacks of a training, in the order in which they act.
 
     Args:
-        config: patience, epochs.
+        config: patience, schedule, clip, unfreeze_at.
+        network: as it is at the start, with what is frozen.
         run: where log and weights go.
         trackers: from `get_trackers`.
         state: what `last.pt` held, to go on from there; None at a new start.
     """
     best = ModelCheckpoint(escape(run.best), monitor=MONITOR, mode=MODE, save_best_only=True)
+    build = lookup(config.schedule, SCHEDULES, "schedule")
     plateau = ReduceLROnPlateau(monitor=MONITOR, mode=MODE, factor=0.1, patience=config.patience // 2)
+    schedule = Schedule(build) if build else plateau
     stop = EarlyStopping(monitor=MONITOR, mode=MODE, patience=config.patience)
     log = CSVLogger(str(run.log), append=state is not None)
-    return [log, plateau, best, stop, *trackers, Progress(), SaveState(run, plateau, best, stop, state)]
+    training = [ClipNorm(network.parameters(), config.clip)] if config.clip else []
+    if config.unfreeze_at:
+        training.append(Unfreeze(config.unfreeze_at, network.n_frozen))
+    keeper = SaveState(run, schedule, best, stop, state)
+    return [*training, log, schedule, best, stop, *trackers, Progress(), keeper]
 
 
 __all__ = ["MODE", "MONITOR", "TRACKERS", "check_trackers", "get_callbacks", "get_trackers", "load_state"]

@@ -11,6 +11,7 @@ from inspect import signature
 import torch
 from torch.nn import functional
 
+from losses.focal import focal
 from utils import UserError, lookup
 
 
@@ -27,6 +28,8 @@ def bce(logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None 
 
 LOSSES: dict[str, Callable[..., torch.Tensor]] = {
     "cross_entropy": functional.cross_entropy,
+    "label_smoothing": partial(functional.cross_entropy, label_smoothing=0.1),
+    "focal": focal,
     "bce": bce,
 }
 

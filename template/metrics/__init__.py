@@ -2,23 +2,43 @@
 
 A new one is a function and a line in `METRICS`: it takes the number of classes and whether an image can have several of
 them, and returns a torchmetrics metric, which Poutyne updates with logits (N, C) and labels, (N,) or (N, C), and reads
-once an epoch.
+once an epoch. All of these are from 0 to 1.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
-import torchmetrics
-from torchmetrics.classification import MulticlassF1Score, MultilabelF1Score
+import torchmetrics.classification as tm
+
+from utils import UserError
 
 
-def f1(n_classes: int, multilabel: bool = False) -> torchmetrics.Metric:
-    """Macro F1: the harmonic mean of precision and recall, averaged over the classes; 0 to 1."""
-    return (MultilabelF1Score if multilabel else MulticlassF1Score)(n_classes, average="macro")
+def by_name(name: str, n_classes: int, multilabel: bool, **settings: object) -> tm.MulticlassAccuracy:
+    """Torchmetrics' metric of this name, for one class an image or for several."""
+    return getattr(tm, f"{'Multilabel' if multilabel else 'Multiclass'}{name}")(n_classes, **settings)
 
 
-METRICS: dict[str, Callable[[int, bool], torchmetrics.Metric]] = {
-    "f1": f1,
+def top5(n_classes: int, multilabel: bool = False) -> tm.MulticlassAccuracy:
+    """How often the true class is among the five most probable ones.
+
+    Raises:
+        UserError: there are not more than five, or an image can have several.
+    """
+    if multilabel or n_classes <= 5:
+        raise UserError("--metrics top5 needs more than 5 classes, of which an image has one")
+    return tm.MulticlassAccuracy(n_classes, top_k=5, average="micro")
+
+
+METRICS: dict[str, Callable[[int, bool], tm.MulticlassAccuracy]] = {
+    "f1": partial(by_name, "F1Score", average="macro"),
+    "f1_weighted": partial(by_name, "F1Score", average="weighted"),
+    "precision": partial(by_name, "Precision", average="macro"),
+    "precision_weighted": partial(by_name, "Precision", average="weighted"),
+    "recall": partial(by_name, "Recall", average="macro"),
+    "recall_weighted": partial(by_name, "Recall", average="weighted"),
+    "auc": partial(by_name, "AUROC"),
+    "top5": top5,
 }
 
 

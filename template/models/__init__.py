@@ -6,15 +6,21 @@ it best. Building one never changes another, and nothing is downloaded before th
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
+import torchvision
 
 from config import Config
-from models.check import check_batch
+from models.check import check_batch, check_bf16, check_compile
 from models.classifier import Classifier, Normalize, WeightsError, load_weights
 from models.MyCNN import MyCNN
+from models.MyMobileNet import my_mobilenet
+from models.published import from_timm, published, suited_size
 from models.resnet import resnet18
+from models.SEResNet import se_resnet50, se_resnext50
 from models.summary import summarize
 from Project import Run
 from utils import UserError, brief, lookup, read_json
@@ -24,14 +30,31 @@ logger = logging.getLogger(__name__)
 MODELS: dict[str, Callable[..., Classifier]] = {
     "resnet18": resnet18,
     "my_cnn": MyCNN,
+    "my_mobilenet": my_mobilenet,
+    "se_resnet50": se_resnet50,
+    "se_resnext50": se_resnext50,
 }
+
+
+def builder(name: str) -> Callable[..., Classifier]:
+    """What builds the network of this name: one of `MODELS`, of torchvision's or, as timm/NAME, of timm's.
+
+    Raises:
+        UserError: there is no such name.
+    """
+    if name.startswith("timm/"):
+        return partial(from_timm, name.removeprefix("timm/"))
+    listed = torchvision.models.list_models(module=torchvision.models)
+    return lookup(
+        name, {**MODELS, **{other: partial(published, other) for other in listed if other not in MODELS}}, "model"
+    )
 
 
 def get_model(name: str, n_classes: int, weights: str | Path | None = None) -> Classifier:
     """Builds a network by name.
 
     Args:
-        name: a key of `MODELS`.
+        name: a key of `MODELS`, a network of torchvision's, or timm/NAME.
         n_classes: number of classes.
         weights: "imagenet", "none" or a file. With weights the backbone is frozen; with none everything trains. By
             default "imagenet" for networks that have such weights, else "none".
@@ -42,13 +65,15 @@ def get_model(name: str, n_classes: int, weights: str | Path | None = None) -> C
     Raises:
         UserError: no such name, or the weights cannot be had or do not fit.
     """
-    build = lookup(name, MODELS, "model")
+    build = builder(name)
     if weights is None:
         return build(n_classes)
     network = build(n_classes, pretrained=weights == "imagenet")
     if weights not in ("imagenet", "none"):
-        load_weights(network, Path(weights))
-        network.freeze()
+        if load_weights(network, Path(weights)):
+            network.freeze()
+        else:
+            logger.warning("not all of the backbone is in %s, so all of it trains", weights)
     return network
 
 
@@ -56,23 +81,25 @@ def build_network(
     config: Config,
     n_classes: int,
     statistics: tuple[Sequence[float], Sequence[float]],
+    device: torch.device,
     resumed: bool = False,
-) -> tuple[Classifier, str]:
+) -> tuple[Classifier, Config]:
     """The network that the options ask for.
 
     The demo must run anywhere: where ImageNet weights cannot be had and nobody asked for them, it trains from scratch.
 
     Args:
-        config: model, weights, normalize, dataset.
+        config: model, weights, freeze, normalize, bf16, dataset.
         n_classes: number of classes.
         statistics: mean and standard deviation of each channel of the training pictures, from 0 to 1.
+        device: that it will run on.
         resumed: the weights will be put back from `last.pt`, so none are loaded here.
 
     Returns:
-        The network, and where its weights come from: "imagenet", "none" or a file.
+        The network, and the config with weights, freeze and lr filled in.
 
     Raises:
-        UserError: as `get_model` does.
+        UserError: as `get_model` does; or it cannot be frozen or computed as asked.
     """
     try:
         network = get_model(config.model, n_classes, "none" if resumed else config.weights)
@@ -81,11 +108,18 @@ def build_network(
             raise
         logger.info("%s; the demo trains from scratch", str(error).partition(";")[0])
         network = get_model(config.model, n_classes, "none")
-    if resumed and config.weights != "none":
-        network.freeze()
+    weights = config.weights or ("imagenet" if network.frozen else "none")
+    freeze = config.freeze if config.freeze is not None else "all" if network.frozen else "none"
+    if weights == "none" and freeze not in ("none", 0):
+        raise UserError(f"--freeze {freeze}: without weights nothing has been learnt that could be kept")
+    network.freeze({"all": None, "none": 0}.get(freeze, freeze))
+    if config.unfreeze_at and not network.n_frozen:
+        raise UserError(f"--unfreeze-at {config.unfreeze_at}: nothing is frozen; it needs weights, or --freeze")
+    network.bf16 = config.bf16 and check_bf16(device)
     if config.normalize != "imagenet":
         network.normalize = Normalize(*(statistics if config.normalize == "data" else ((0, 0, 0), (1, 1, 1))))
-    return network, config.weights or ("imagenet" if network.frozen else "none")
+    lr = config.lr or (3e-3 if network.frozen else 1e-3) * (10 if config.optimizer == "sgd" else 1)
+    return network, replace(config, weights=weights, freeze=freeze, lr=lr)
 
 
 def load_network(run: Run) -> Classifier:
@@ -113,8 +147,10 @@ __all__ = [
     "MyCNN",
     "build_network",
     "check_batch",
+    "check_compile",
     "get_model",
     "load_network",
     "resnet18",
+    "suited_size",
     "summarize",
 ]

@@ -1,6 +1,7 @@
-"""Whether pictures and network fit together."""
+"""Whether pictures and network fit together, and whether the device can do what is asked of it."""
 
 import copy
+import shutil
 from typing import Any
 
 import torch
@@ -39,3 +40,30 @@ def check_batch(network: torch.nn.Module, loader: DataLoader, smallest: int = 2)
     expected = (len(images), len(loader.dataset.classes))
     if tuple(logits.shape) != expected:
         raise UserError(f"the network returns {tuple(logits.shape)} for {len(images)} pictures; expected is {expected}")
+
+
+def check_bf16(device: torch.device) -> bool:
+    """Returns True where the device computes faster in bfloat16.
+
+    Raises:
+        UserError: it does not.
+    """
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        fast = False
+    if not fast:
+        raise UserError(f"--bf16: this {device.type} is not faster in bfloat16; leave it out")
+    return True
+
+
+def check_compile(device: torch.device) -> None:
+    """Sees that torch can compile for this device.
+
+    Raises:
+        UserError: a compiler is missing.
+    """
+    if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "cl"))):
+        raise UserError("--compile needs a C++ compiler on a CPU: apt install g++, or leave it out")

@@ -1,5 +1,6 @@
 """What every network here is: pictures normalised by its first layer, a backbone, and a head for the classes."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import torch
 from torch import nn
 
 from utils import UserError
+
+logger = logging.getLogger(__name__)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -37,54 +40,116 @@ class Classifier(nn.Module):
     Attributes:
         backbone: (N, 3, H, W) → (N, n_features).
         head: the last layer, (N, n_features) → (N, n_classes).
-        frozen: whether the backbone stays as it is: no gradient, and eval mode for ever.
+        n_frozen: how many stages of the backbone, from the picture on, stay as they are: no gradient, and eval mode.
     """
 
-    def __init__(self, backbone: nn.Module, n_features: int, n_classes: int) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        n_features: int,
+        n_classes: int,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
         """Puts a new head on a backbone.
 
         Args:
             backbone: any network whose output is (N, n_features).
             n_features: width of that output.
             n_classes: width of the head's output.
+            mean, std: what the backbone expects its pictures to be normalised by, of values from 0 to 1.
         """
         super().__init__()
-        self.normalize = Normalize()
+        self.normalize = Normalize(mean, std)
         self.backbone = backbone
         self.head = nn.Linear(n_features, n_classes)
-        self.frozen = False
+        self.n_frozen = 0
+        self.bf16 = False  # whether the backbone computes in half the precision
         self.to(memory_format=torch.channels_last)  # measured on a CPU: a frozen resnet18 is a third faster so
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Pictures (N, 3, H, W), uint8 → logits (N, n_classes), float."""
-        return self.head(self.backbone(self.normalize(images)))
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
+            features = self.backbone(self.normalize(images))
+        return self.head(features.float())
 
-    def freeze(self) -> "Classifier":
-        """Freezes the backbone, so that only the head trains. Returns the network itself."""
-        self.frozen = True
+    @property
+    def frozen(self) -> bool:
+        """Whether only the head trains."""
+        return self.n_frozen == len(self.stages())
+
+    def stages(self) -> list[list[nn.Module]]:
+        """The backbone in pieces, from the picture to the features: a ResNet's stem and its four layers, for example.
+
+        What holds more than four fifths of the parameters is taken apart; single layers in a row are one stage.
+        """
+        everything = n_parameters(self.backbone)
+        parts = [self.backbone]
+        while large := [p for p in parts if n_parameters(p) > 0.8 * everything and any(True for _ in p.children())]:
+            at = parts.index(large[0])
+            parts[at : at + 1] = [child for child in large[0].children() if n_parameters(child)]
+        stages: list[list[nn.Module]] = []
+        for part in parts:
+            single = not any(True for _ in part.children())
+            if single and stages and all(not any(True for _ in other.children()) for other in stages[-1]):
+                stages[-1].append(part)
+            else:
+                stages.append([part])
+        return stages
+
+    def freeze(self, n: int | None = None) -> "Classifier":
+        """Freezes the first stages of the backbone, so that only what follows them trains.
+
+        Args:
+            n: how many; all by default, and then only the head trains.
+
+        Returns:
+            The network itself.
+
+        Raises:
+            UserError: it has fewer stages.
+        """
+        stages = self.stages()
+        if n is not None and n > len(stages):
+            raise UserError(f"--freeze {n}: the backbone of this network has {len(stages)} stages")
+        self.n_frozen = len(stages) if n is None else n
         self.backbone.requires_grad_(False)
+        for part in (part for stage in stages[self.n_frozen :] for part in stage):
+            part.requires_grad_(True)
+        if not self.n_frozen:
+            self.backbone.requires_grad_(True)  # those that are in no stage, such as a transformer's class token
         return self.train(self.training)
 
     def train(self, mode: bool = True) -> "Classifier":
-        """Switches between train and eval mode, except for a frozen backbone.
+        """Switches between train and eval mode, except for what is frozen.
 
         In train mode its BatchNorm layers would go on adapting their statistics, although nothing is trained.
         """
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
+        for part in (part for stage in self.stages()[: self.n_frozen] for part in stage):
+            part.eval()
         return self
 
 
-def load_weights(network: Classifier, file: Path) -> None:
-    """Loads a file of weights into the network's backbone, and into its head where that fits.
+def n_parameters(module: nn.Module) -> int:
+    """How many numbers a module can learn."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def load_weights(network: Classifier, file: Path) -> bool:
+    """Loads a file of weights where names and shapes match, and says what came of it.
 
     Args:
         network: changed in place.
         file: a state dict, of a run here (`best.pt`) or of the bare backbone as torchvision names it.
 
+    Returns:
+        Whether all of the backbone was in it.
+
     Raises:
-        UserError: the file is missing, is none, or does not fit the backbone; nothing has been loaded then.
+        UserError: the file is missing, is none, or nothing in it fits the backbone; nothing has been loaded then.
     """
     if not file.is_file():
         raise UserError(f"there is no file {file}; --weights takes imagenet, none or a file of weights")
@@ -101,13 +166,20 @@ def load_weights(network: Classifier, file: Path) -> None:
     if not any(name.startswith("backbone.") for name in state):
         state = {f"backbone.{name}": value for name, value in state.items()}
     fitting = {name: value for name, value in state.items() if name in own and value.shape == own[name].shape}
-    for name in own:
-        if name.startswith("backbone.") and name not in fitting:
-            found = tuple(state[name].shape) if name in state else "nothing"
-            raise UserError(
-                f"{file} does not fit this network: {name} needs {tuple(own[name].shape)}, found is {found}; "
-                "is it another model's?"
-            )
-    if {"head.weight", "head.bias"} - set(fitting):
+    if {"head.weight", "head.bias"} - set(fitting):  # one without the other would be no head
         fitting = {name: value for name, value in fitting.items() if not name.startswith("head.")}
+    new, skipped = sorted(set(own) - set(fitting)), sorted(set(state) - set(fitting))
+    if not any(name.startswith("backbone.") and fitting[name].ndim for name in fitting):
+        name = next(name for name in new if name.startswith("backbone."))
+        found = tuple(state[name].shape) if name in state else "nothing"
+        raise UserError(
+            f"{file} does not fit this network: {name} needs {tuple(own[name].shape)}, found is {found}; "
+            "is it another model's?"
+        )
     network.load_state_dict(fitting, strict=False)
+    counts = {"loaded": fitting, "skipped": skipped, "left new": new}
+    logger.info("%s: %s", file, ", ".join(f"{len(names)} {what}" for what, names in counts.items()))
+    for what, names in (("skipped", skipped), ("left new", new)):
+        if names:
+            logger.info("  %s: %s", what, ", ".join(names[:6]) + (" …" if len(names) > 6 else ""))
+    return not any(name.startswith("backbone.") for name in new)

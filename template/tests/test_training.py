@@ -153,7 +153,11 @@ def simulate(config: Config, run: Run, accuracies: list[float], losses: list[flo
     network = nn.Linear(1, 1)
     model = Model(network, torch.optim.Adam(network.parameters(), lr=1.0), "mse")
     run.folder.mkdir(parents=True, exist_ok=True)
-    callbacks = [c for c in get_callbacks(config, run, [], None) if type(c).__name__ not in ("Progress", "CSVLogger")]
+    callbacks = [
+        c
+        for c in get_callbacks(config, MyCNN(2, width=8), run, [], None)
+        if type(c).__name__ not in ("Progress", "CSVLogger")
+    ]
     callbacks = CallbackList(callbacks)
     callbacks.set_model(model)
     callbacks.set_params({"epochs": config.epochs, "steps": 1})
@@ -321,8 +325,8 @@ def test_a_resumed_run_equals_one_never_stopped(train, project, monkeypatch, mod
     ours, theirs = (torch.load(run.best, weights_only=True) for run in (stopped, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     ours, theirs = (torch.load(run.last, weights_only=True) for run in (stopped, whole))
-    assert {k: ours[k] for k in ("epoch", "stopped", "best", "wait", "plateau")} == {
-        k: theirs[k] for k in ("epoch", "stopped", "best", "wait", "plateau")
+    assert {k: ours[k] for k in ("epoch", "stopped", "best", "wait", "schedule")} == {
+        k: theirs[k] for k in ("epoch", "stopped", "best", "wait", "schedule")
     }
 
 

@@ -1,0 +1,111 @@
+"""torchvision's classification networks by name, and timm's: their last layer is replaced by one for your classes."""
+
+import torch
+import torchvision
+from torch import nn
+
+from models.classifier import Classifier, WeightsError
+from utils import UserError, brief
+
+
+def published(name: str, n_classes: int, pretrained: bool = True) -> Classifier:
+    """Any classification network that torchvision lists.
+
+    The first version of its ImageNet weights is taken where there are several: those trained with stronger
+    regularisation score better on ImageNet, but their features are worse to build on (Kornblith, Shlens and Le, "Do
+    Better ImageNet Models Transfer Better?", CVPR 2019).
+
+    Args:
+        name: as torchvision lists it: "efficientnet_b3".
+        n_classes: number of classes.
+        pretrained: with ImageNet weights the backbone is frozen and only the head trains; without, all of it is new and
+            trains.
+
+    Raises:
+        WeightsError: the weights cannot be had.
+    """
+    weights = weights_of(name)
+    settings = {"weights": weights if pretrained else None}
+    if name in ("googlenet", "inception_v3"):  # their second and third heads are for training from scratch only
+        settings |= {"aux_logits": False, "init_weights": not pretrained}
+    try:
+        backbone = torchvision.models.get_model(name, **settings)
+    except Exception as error:  # no network, no permission, a file in torch's cache that holds something else
+        raise WeightsError(
+            f"the ImageNet weights of {name} cannot be had ({brief(error)}); connect to the internet, or download "
+            f"{weights.url} elsewhere and give the file with --weights FILE, or train everything with --weights none"
+        ) from error
+    preset = weights.transforms()
+    network = Classifier(backbone, take_off_head(backbone), n_classes, preset.mean, preset.std)
+    return network.freeze() if pretrained else network
+
+
+def weights_of(name: str) -> torchvision.models.WeightsEnum:
+    """A network's ImageNet weights, with all that is known of them; nothing is downloaded."""
+    weights = torchvision.models.get_model_weights(name)
+    return weights.__members__.get("IMAGENET1K_V1", weights.DEFAULT)
+
+
+def take_off_head(network: nn.Module) -> int:
+    """Takes the last layer of a network away, whatever its name, and returns the width of what comes before it."""
+    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+    name, head = layers[-1]
+    parent, _, last = name.rpartition(".")
+    setattr(network.get_submodule(parent), last, nn.Identity())
+    return head.in_features if isinstance(head, nn.Linear) else head.in_channels
+
+
+def from_timm(name: str, n_classes: int, pretrained: bool = True) -> Classifier:
+    """Any network of timm, which has to be installed.
+
+    Args:
+        name: as timm lists it: "convnextv2_nano".
+        n_classes: number of classes.
+        pretrained: as above.
+
+    Raises:
+        UserError: timm is not installed, or has no such network.
+        WeightsError: the weights cannot be had.
+    """
+    timm = import_timm()
+    if not timm.is_model(name):
+        raise UserError(f"timm has no network {name!r}; timm.list_models('*{name[:4]}*') lists some that are like it")
+    try:
+        backbone = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    except Exception as error:
+        raise WeightsError(f"the weights of timm/{name} cannot be had ({brief(error)}); try --weights none") from error
+    settings = timm.data.resolve_model_data_config(backbone)
+    with torch.no_grad():
+        n_features = backbone.eval()(torch.zeros(1, *settings["input_size"])).shape[1]
+    network = Classifier(backbone.train(), n_features, n_classes, settings["mean"], settings["std"])
+    return network.freeze() if pretrained else network
+
+
+def import_timm():
+    """The library.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError("timm is not installed; pip install timm") from error
+    return timm
+
+
+def suited_size(name: str) -> tuple[int | None, bool]:
+    """Side of the pictures that a published network was made for, in pixels.
+
+    Args:
+        name: of a network; of any.
+
+    Returns:
+        The side, None for a network that is not known here; and whether it takes no other.
+    """
+    if name in torchvision.models.list_models(module=torchvision.models):
+        return weights_of(name).transforms().crop_size[0], name.startswith(("vit_", "maxvit_"))
+    if name.startswith("timm/"):
+        settings = import_timm().get_pretrained_cfg(name.removeprefix("timm/"))
+        return (settings.input_size[-1], settings.fixed_input_size) if settings else (None, False)
+    return None, False

@@ -1,0 +1,85 @@
+"""Optimizers and learning-rate schedules by name; both are torch's own. A new one is a line."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    LinearLR,
+    LRScheduler,
+    OneCycleLR,
+    SequentialLR,
+    StepLR,
+)
+
+from config import Config
+from models import Classifier
+from utils import lookup
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+    "adagrad": torch.optim.Adagrad,
+    "rmsprop": torch.optim.RMSprop,
+    "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
+}
+
+
+def cosine(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+    """A twentieth of the training to warm up, then down to nothing along a cosine (Loshchilov, Hutter, ICLR 2017)."""
+    warm = max(1, steps // 20)
+    rise = LinearLR(optimizer, start_factor=0.01, total_iters=warm)
+    return SequentialLR(optimizer, [rise, CosineAnnealingLR(optimizer, max(1, steps - warm))], [warm])
+
+
+def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+    """Up for three tenths of the training, then down far below the start (Smith and Topin, arXiv:1708.07120)."""
+    return OneCycleLR(optimizer, max_lr=[group["lr"] for group in optimizer.param_groups], total_steps=steps)
+
+
+def step(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+    """A tenth of the rate after each third of the training."""
+    return StepLR(optimizer, step_size=math.ceil(steps / 3), gamma=0.1)
+
+
+def constant(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
+    """Always the same rate."""
+    return ConstantLR(optimizer, factor=1.0, total_iters=0)
+
+
+# Each takes the optimizer and the number of batches in the whole training, and is asked for a new rate after each.
+SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, int], LRScheduler] | None] = {
+    "plateau": None,  # Poutyne's callback: cut when nothing improves
+    "cosine": cosine,
+    "one_cycle": one_cycle,
+    "step": step,
+    "constant": constant,
+}
+
+
+def make_optimizer(config: Config, network: Classifier) -> torch.optim.Optimizer:
+    """The optimizer that the options ask for, over what trains now or will be unfrozen later.
+
+    With `--unfreeze-at` every stage gets a group of its own from the start, each with a rate 2.6 times smaller than the
+    one behind it: "discriminative fine-tuning" (Howard and Ruder, "Universal Language Model Fine-tuning for Text
+    Classification", ACL 2018).
+
+    Raises:
+        UserError: there is no such optimizer.
+    """
+    build = lookup(config.optimizer, OPTIMIZERS, "optimizer")
+    settings: dict[str, Any] = {} if config.weight_decay is None else {"weight_decay": config.weight_decay}
+    if config.unfreeze_at is None:
+        return build([p for p in network.parameters() if p.requires_grad], lr=config.lr, **settings)
+    parts = [list(network.head.parameters())]
+    parts += [[p for module in stage for p in module.parameters()] for stage in reversed(network.stages())]
+    staged = {id(p) for part in parts for p in part}
+    parts[-1] += [p for p in network.parameters() if id(p) not in staged]
+    groups = [{"params": part, "lr": config.lr / 2.6**depth} for depth, part in enumerate(parts)]
+    return build(groups, lr=config.lr, **settings)

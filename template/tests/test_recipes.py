@@ -1,0 +1,346 @@
+"""Networks, freezing, optimizers, schedules, losses and metrics by name: each switch changes what it says."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torchmetrics.functional.classification as reference
+from torch import nn
+
+from callbacks import get_callbacks
+from callbacks.Schedule import Schedule
+from callbacks.Unfreeze import Unfreeze
+from config import Config
+from losses import LOSSES, get_loss
+from metrics import METRICS
+from models import MyCNN, get_model, suited_size
+from models.classifier import load_weights
+from models.published import take_off_head
+from optim import OPTIMIZERS, SCHEDULES, make_optimizer
+from Project import Run
+from runs import parse_config
+from utils import UserError
+
+
+def parameters(network: nn.Module) -> int:
+    """How many numbers it learns."""
+    return sum(p.numel() for p in network.parameters())
+
+
+# Networks
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v3_small", "squeezenet1_1", "densenet121", "shufflenet_v2_x0_5", "vit_b_32"]
+)
+def test_networks_of_torchvision_by_name(name):
+    size, fixed = suited_size(name)
+    assert (size, fixed) == (224, name.startswith("vit"))
+    network = get_model(name, 7, "none")
+    images = torch.randint(0, 256, (2, 3, size if fixed else 64, size if fixed else 64), dtype=torch.uint8)
+    assert network.train()(images).shape == (2, 7)
+    network.freeze().train()
+    assert [name for name, p in network.named_parameters() if p.requires_grad] == ["head.weight", "head.bias"]
+    assert not any(module.training for module in network.backbone.modules())
+    assert network(images).shape == (2, 7)
+
+
+def test_sizes_and_normalisation_come_with_the_weights():
+    assert suited_size("efficientnet_b3") == (300, False)
+    assert suited_size("my_cnn") == (None, False)
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1000))
+    assert take_off_head(backbone) == 4
+    assert backbone(torch.zeros(2, 3, 8, 8)).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("se_resnet50", 28_088_024), ("se_resnext50", 27_559_896), ("my_mobilenet", 3_504_872)]
+)
+def test_networks_of_ones_own_are_those_of_the_papers(name, expected):
+    network = get_model(name, 1000, "none")
+    assert parameters(network) == expected
+    assert network(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)).shape == (2, 1000)
+    with pytest.raises(UserError, match="no ImageNet weights"):
+        get_model(name, 2, "imagenet")
+
+
+def test_timm_where_it_is_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UserError, match="pip install timm"):
+        get_model("timm/resnet10t", 3, "none")
+    monkeypatch.delitem(sys.modules, "timm")
+    pytest.importorskip("timm")
+    network = get_model("timm/resnet10t", 3, "none")
+    assert network(torch.zeros(2, 3, 64, 64, dtype=torch.uint8)).shape == (2, 3)
+    with pytest.raises(UserError, match="no network 'resnet81t'"):
+        get_model("timm/resnet81t", 3, "none")
+
+
+# Weights
+
+
+def test_weights_are_loaded_where_names_and_shapes_match(tmp_path, caplog):
+    caplog.set_level("INFO")
+    source = MyCNN(5, width=8)
+    state = source.state_dict()
+    changed = {**state, "backbone.3.0.weight": torch.zeros(1), "extra": torch.zeros(2)}
+    del changed["backbone.0.0.weight"]
+    torch.save(changed, tmp_path / "part.pt")
+    network = MyCNN(2, width=8)
+    assert not load_weights(network, tmp_path / "part.pt")
+    assert torch.equal(network.backbone[1][0].weight, source.backbone[1][0].weight)
+    assert "4 skipped, 4 left new" in caplog.text
+    assert "backbone.0.0.weight" in caplog.text
+    torch.save(state, tmp_path / "all.pt")
+    assert load_weights(MyCNN(2, width=8), tmp_path / "all.pt")
+
+
+# How much trains
+
+
+def test_stages_are_what_one_would_call_them():
+    assert len(get_model("resnet18", 2, "none").stages()) == 5  # the stem and four layers
+    assert len(get_model("my_cnn", 2, "none").stages()) == 4
+    network = get_model("vit_b_32", 2, "none")
+    assert len(network.stages()) > 10
+    network.freeze(2)
+    assert not network.backbone.class_token.requires_grad
+
+
+@pytest.mark.parametrize("n", [0, 2, 5])
+def test_so_many_stages_are_frozen_in_full(n):
+    network = get_model("resnet18", 2, "none").freeze(n).train()
+    children = dict(network.backbone.named_children())
+    order = [["conv1", "bn1"], ["layer1"], ["layer2"], ["layer3"], ["layer4"]]
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
+    images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+    nn.functional.cross_entropy(network(images), torch.arange(4) % 2).backward()
+    optimizer.step()
+    after = network.state_dict()
+    for i, names in enumerate(order):
+        moved = [k for k in before if k.split(".")[1] in names and not torch.equal(before[k], after[k])]
+        assert bool(moved) == (i >= n), names
+        assert all(children[name].training == (i >= n) for name in names)
+    with pytest.raises(UserError, match="5 stages"):
+        network.freeze(6)
+
+
+def test_gradual_unfreezing_with_rates_that_fall_towards_the_picture():
+    network = MyCNN(2, width=8).freeze()
+    optimizer = make_optimizer(Config(lr=0.26, unfreeze_at=3), network)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert rates == pytest.approx([0.26 / 2.6**i for i in range(5)])
+    assert sum(p.numel() for group in optimizer.param_groups for p in group["params"]) == parameters(network)
+    callback = Unfreeze(3, network.n_frozen)
+    callback.model = SimpleNamespace(network=network)
+    frozen = []
+    for epoch in range(1, 8):
+        callback.on_epoch_begin(epoch, {})
+        frozen.append(network.n_frozen)
+    assert frozen == [4, 4, 3, 2, 1, 0, 0]
+    assert all(p.requires_grad for p in network.parameters())
+
+
+def test_a_run_that_unfreezes_is_resumed_to_the_same_end(train, tmp_path, project):
+    import main as main_script
+    from models import MODELS
+
+    torch.save(MODELS["my_cnn"](2).state_dict(), tmp_path / "weights.pt")
+    options = {
+        "weights": str(tmp_path / "weights.pt"),
+        "unfreeze_at": 2,
+        "epochs": 4,
+        "schedule": "constant",
+        "patience": 9,
+    }
+    whole = train(run_name="whole", **options)
+    part = train(run_name="part", **{**options, "epochs": 3})
+    main_script.main(parse_config(["--resume", str(part.folder), "--epochs", "4", "--trackers", "none"]), project)
+    ours, theirs = (torch.load(run.last, weights_only=True)["network"] for run in (part, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert "lr_group_4" in whole.log.read_text().splitlines()[0]
+
+
+def test_freezing_that_makes_no_sense_is_refused(train):
+    for options, word in (({"freeze": "all"}, "without weights"), ({"unfreeze_at": 2}, "nothing is frozen")):
+        with pytest.raises(UserError, match=word):
+            train(**options)
+
+
+# Optimizers and schedules
+
+
+def test_optimizers_by_name(train):
+    network = MyCNN(2, width=8)
+    for name in OPTIMIZERS:
+        optimizer = make_optimizer(Config(lr=0.1, optimizer=name, weight_decay=0.03), network)
+        assert type(optimizer).__name__.lower() == name
+        assert optimizer.param_groups[0]["weight_decay"] == 0.03
+    with pytest.raises(UserError, match="did you mean 'adamw'"):
+        make_optimizer(Config(lr=0.1, optimizer="adamww"), network)
+    run = train(epochs=1, optimizer="sgd")
+    assert json.loads(run.config.read_text())["options"]["lr"] == 0.01
+
+
+def rates(name: str, steps: int = 60) -> list[float]:
+    """The rate before each batch."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    callback = Schedule(SCHEDULES[name])
+    callback.model, callback.params = SimpleNamespace(optimizer=optimizer), {"epochs": 3, "steps": steps // 3}
+    callback.on_train_begin({})
+    found = []
+    for _ in range(steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        callback.on_train_batch_end(1, {})
+    return found
+
+
+def test_schedules_by_name():
+    cosine = rates("cosine")
+    assert cosine[0] == pytest.approx(0.01)
+    assert cosine[3] == pytest.approx(1)
+    assert cosine[3:] == sorted(cosine[3:], reverse=True)
+    assert cosine[-1] < 0.01
+    cycle = rates("one_cycle")
+    assert max(cycle) == pytest.approx(1)
+    assert 0.2 < cycle.index(max(cycle)) / 60 < 0.4
+    assert cycle[0] == pytest.approx(0.04)
+    steps = rates("step")
+    assert [steps[0], steps[20], steps[40]] == pytest.approx([1, 0.1, 0.01])
+    assert set(rates("constant")) == {1.0}
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle", "step"])
+def test_a_schedule_goes_on_after_a_resume(train, project, monkeypatch, schedule):
+    import main as main_script
+    from callbacks import Progress
+
+    whole = train(run_name="whole", epochs=4, schedule=schedule, patience=4)
+    monkeypatch.setattr(Progress, "on_epoch_begin", lambda self, *_: None)
+    monkeypatch.setattr(Progress, "on_train_batch_end", lambda self, *_: None)
+    monkeypatch.setattr(Progress, "on_valid_batch_end", lambda self, *_: None)
+
+    def stop(self, epoch, logs):
+        if epoch == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "on_epoch_end", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(run_name="stopped", epochs=4, schedule=schedule, patience=4)
+    monkeypatch.setattr(Progress, "on_epoch_end", lambda self, *_: None)
+    stopped = Run(project.checkpoint_dir / "stopped")
+    main_script.main(parse_config(["--resume", str(stopped.folder), "--trackers", "none"]), project)
+    ours, theirs = (torch.load(run.last, weights_only=True)["network"] for run in (stopped, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    with pytest.raises(UserError, match=f"{schedule} was laid out for 4 epochs"):
+        parse_config(["--resume", str(stopped.folder), "--epochs", "9"])
+
+
+def test_gradients_are_clipped_and_added_up(train, monkeypatch):
+    norms, steps = [], []
+    real = torch.optim.Adam.step
+
+    def step(self, *args, **kwargs):
+        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(torch.cat([g.flatten() for g in gradients]).norm().item())
+        steps.append(1)
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", step)
+    train(epochs=1, batch_size=6)
+    assert len(steps) == 4
+    assert max(norms) > 0.011
+    norms.clear()
+    steps.clear()
+    train(epochs=1, batch_size=6, clip=0.01, accumulate=2, run_name="clipped")
+    assert len(steps) == 2
+    assert max(norms) <= 0.0101
+
+
+# Losses and metrics
+
+
+def test_losses_by_name():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(20, 4), torch.randint(0, 4, (20,))
+    log_p = logits.log_softmax(dim=1)
+    own = log_p.gather(1, labels[:, None]).squeeze(1)
+    assert get_loss("focal")(logits, labels).item() == pytest.approx((-((1 - own.exp()) ** 2) * own).mean().item())
+    smooth = -(0.9 * own + 0.1 * log_p.mean(dim=1)).mean()
+    assert get_loss("label_smoothing")(logits, labels).item() == pytest.approx(smooth.item(), abs=1e-6)
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    weighted = -(own * weights[labels]).sum() / weights[labels].sum()
+    assert get_loss("cross_entropy", weights)(logits, labels).item() == pytest.approx(weighted.item(), abs=1e-6)
+    assert get_loss("focal", weights)(logits, labels) != get_loss("focal")(logits, labels)
+    assert set(LOSSES) >= {"cross_entropy", "label_smoothing", "focal", "bce"}
+
+
+def test_metrics_by_name(train):
+    torch.manual_seed(0)
+    logits, labels = torch.randn(50, 7), torch.randint(0, 7, (50,))
+    expected = {
+        "f1": reference.multiclass_f1_score(logits, labels, 7, average="macro"),
+        "precision_weighted": reference.multiclass_precision(logits, labels, 7, average="weighted"),
+        "recall": reference.multiclass_recall(logits, labels, 7, average="macro"),
+        "auc": reference.multiclass_auroc(logits, labels, 7),
+        "top5": (logits.topk(5).indices == labels[:, None]).any(dim=1).float().mean(),
+    }
+    for name, value in expected.items():
+        metric = METRICS[name](7, False)
+        for part in (slice(0, 30), slice(30, 50)):
+            metric.update(logits[part], labels[part])
+        assert metric.compute().item() == pytest.approx(value.item(), abs=1e-6), name
+    hot = torch.randint(0, 2, (50, 7))
+    for name in set(METRICS) - {"top5"}:
+        METRICS[name](7, True).update(logits, hot)
+    run = train(epochs=1, metrics=("f1", "auc", "recall"))
+    assert "val_auc" in run.log.read_text().splitlines()[0]
+    with pytest.raises(UserError, match="more than 5 classes"):
+        train(epochs=1, metrics=("top5",))
+
+
+# Speed
+
+
+def test_half_the_precision_where_the_device_is_fast_at_it(monkeypatch):
+    from models.check import check_bf16, check_compile
+
+    seen = []
+    network = MyCNN(2, width=8).eval()
+    network.backbone.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    plain = network(images)
+    network.bf16 = True
+    half = network(images)
+    assert (half.dtype, torch.allclose(half, plain, atol=0.05)) == (torch.float32, True)
+    assert seen[0] == torch.float32
+    for fast in (True, False):
+        monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda fast=fast: fast)
+        monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
+        if fast:
+            assert check_bf16(torch.device("cpu"))
+        else:
+            with pytest.raises(UserError, match="--bf16"):
+                check_bf16(torch.device("cpu"))
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(UserError, match=r"--compile needs a C\+\+ compiler"):
+        check_compile(torch.device("cpu"))
+
+
+def test_callbacks_follow_the_options(tmp_path):
+    network = MyCNN(2, width=8).freeze()
+
+    def kinds(**options) -> list[str]:
+        found = get_callbacks(Config(**options), network, Run(tmp_path), [], None)
+        return [type(callback).__name__ for callback in found]
+
+    assert "ReduceLROnPlateau" in kinds()
+    assert "Schedule" in kinds(schedule="cosine")
+    assert "ReduceLROnPlateau" not in kinds(schedule="cosine")
+    assert {"ClipNorm", "Unfreeze"} <= set(kinds(clip=1.0, unfreeze_at=2))
+    with pytest.raises(UserError, match="did you mean 'cosine'"):
+        kinds(schedule="cosin")
