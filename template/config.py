@@ -24,6 +24,8 @@ class Config:
     test/, the last two say how val/ is shared out."""
     split_seed: int = 0
     """Decides which pictures become validation and test set where they come without such a split."""
+    fold: tuple[int, int] | None = None
+    """I K: of training and validation set together, the I-th of K parts is for validation and the rest to train."""
     image_size: int | None = None
     """Side of the square that the network sees, in pixels. If not given: what suits the data set."""
     augmentation: str | None = None
@@ -61,6 +63,8 @@ class Config:
     schedule: str = "plateau"
     """What becomes of the rate: plateau (cut where nothing improves), cosine (after a warm-up), one_cycle, step or
     constant."""
+    mix: Literal["none", "mixup", "cutmix"] = "none"
+    """Mixes each training picture with another one, and their labels likewise."""
     clip: float | None = None
     """Cuts gradients back to this norm."""
     accumulate: int = 1
@@ -73,6 +77,9 @@ class Config:
     own in metrics/."""
     patience: int | None = None
     """Epochs without improvement until training stops; after half of them the rate is cut. If not given: epochs / 2."""
+
+    find_lr: bool = False
+    """Before the training, try learning rates and draw which one suits into lr_finder.png; changes nothing else."""
 
     seed: int = 0
     """Drives the initial weights, the order of the images and their augmentation."""
@@ -88,7 +95,7 @@ class Config:
     run_name: str | None = None
     """Name of the run's folder in checkpoint/. If not given: date, time and model."""
     trackers: tuple[str, ...] = ("comet",)
-    """comet, or none. log.csv is written in any case."""
+    """comet, tensorboard, mlflow, wandb, several of them, or none. log.csv is written in any case."""
     resume: Path | None = None
     """A run's folder: goes on from its last complete epoch, with its options."""
 
@@ -103,6 +110,8 @@ class Config:
                 raise UserError(f"--{dashes(name)} {getattr(self, name)}: less than {2**32} is needed")
         if abs(sum(self.split) - 1) > 1e-6 or min(self.split) <= 0:
             raise UserError(f"--split {' '.join(map(str, self.split))}: shares above 0 are needed that add up to 1")
+        if self.fold and not 1 <= self.fold[0] <= self.fold[1] > 1:
+            raise UserError(f"--fold {self.fold[0]} {self.fold[1]}: the first is from 1 to the second")
         if self.dataset == "demo" and self.data_dir:
             raise UserError("--dataset demo draws its own pictures; leave out --data-dir, or --dataset")
         if self.patience is None:  # kept with the run, so that more epochs on resume do not change it

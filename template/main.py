@@ -38,9 +38,11 @@ def main(config: Config, project: Project = project) -> Run:
     from data import get_data, get_transforms, make_loaders
     from data.balance import balance
     from data.check import check
+    from find_lr import find_lr
     from losses import get_loss
     from metrics import METRICS, accuracy
     from models import build_network, check_batch, check_compile, summarize
+    from models.mixing import Mixing
     from optim import make_optimizer
     from report import write_report
     from utils import get_device, lookup, show_dl
@@ -57,7 +59,8 @@ def main(config: Config, project: Project = project) -> Run:
         logger.info("This run has stopped early, after epoch %d: nothing is left to train.", state["epoch"])
 
     config = choose_dataset(config, project)
-    data = get_data(config.dataset, data_folder(config, project), config.split, config.split_seed, before)
+    folder = data_folder(config, project)
+    data = get_data(config.dataset, folder, config.split, config.split_seed, before, config.fold)
     logger.info("%s: %s", config.dataset, data)
     config = suit(config, data)
     train_transform, val_transform = get_transforms(config.image_size, config.augmentation)
@@ -75,9 +78,15 @@ def main(config: Config, project: Project = project) -> Run:
     )
 
     network, config = build_network(config, len(data.classes), statistics, device, resumed=state is not None)
+    if config.mix != "none":
+        network.mixing = Mixing(config.mix, len(data.classes))
+        loss = network.mixing.mixed(loss)
     check_batch(network, val_dl, smallest=len(data.train) % config.batch_size or config.batch_size)
 
-    with run_folder(config, project, data) as run, get_trackers(config.trackers, run, project.env_file) as trackers:
+    with (
+        run_folder(config, project, data) as run,
+        get_trackers(config.trackers, run, project.env_file, val_dl) as trackers,
+    ):
         show_dl(train_dl, file=run / "train_batch.png")
         show_dl(val_dl, file=run / "val_batch.png")
         (run / "model.txt").write_text(summarize(network, config.image_size), encoding="utf-8")
@@ -93,6 +102,8 @@ def main(config: Config, project: Project = project) -> Run:
             epoch_metrics=[(name, metric(len(data.classes), data.multilabel)) for name, metric in metrics.items()],
             device=device,
         )
+        if config.find_lr and not state:
+            find_lr(model, train_dl, run / "lr_finder.png")
         train_dl.sampler.epoch = first_epoch = state["epoch"] + 1 if state else 1
         model.fit_generator(
             train_dl,

@@ -80,6 +80,27 @@ def curves(log: dict[str, list[float]], best_epoch: int, monitor: str) -> Figure
     return figure
 
 
+def rates(rates: Sequence[float], losses: Sequence[float], suggestion: float) -> Figure:
+    """The loss at rising learning rates.
+
+    Args:
+        rates: from small to large.
+        losses: one for each.
+        suggestion: is marked.
+    """
+    figure = Figure(figsize=(6, 3.4), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    axes.plot(rates, losses)
+    axes.axvline(suggestion, color="C1", ls="--", label=f"suggested: {suggestion:.1g}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    if finite:
+        axes.set_ylim(0.9 * min(finite), 1.1 * max(finite[:10]) + 0.1 * min(finite))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
 def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     """How often each class was taken for which, or where an image can have several, found, missed and made up.
 

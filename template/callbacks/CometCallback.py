@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from poutyne import Logger
+from torch.utils.data import DataLoader
 
 from Project import Run
 from utils import UserError, brief, read_json
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 class CometCallback(Logger):
     """One Comet experiment for one run; a resumed run goes on with it."""
 
-    def __init__(self, run: Run, env_file: Path) -> None:
+    def __init__(self, run: Run, env_file: Path, val_dl: DataLoader) -> None:
         """Starts the experiment.
 
         The key comes from the environment, Comet's own configuration or the project's `.env`.
@@ -27,6 +28,7 @@ class CometCallback(Logger):
         Args:
             run: its options are logged; the archive and the experiment's key are kept in its folder `comet/`.
             env_file: may hold COMET_API_KEY, COMET_WORKSPACE, COMET_PROJECT_NAME.
+            val_dl: not needed.
 
         Raises:
             UserError: comet_ml is not installed.

@@ -1,7 +1,7 @@
 """What happens at the end of each epoch: the log, the learning rate, the best weights, the end, the trackers.
 
-A new tracker is a function and a line in `TRACKERS`: it takes the run and the project's `.env`, and returns a Poutyne
-callback with two methods more, `log_results(...)` and `end()`.
+A new tracker is a function and a line in `TRACKERS`: it takes the run, the project's `.env` and the validation loader,
+and returns a Poutyne callback with two methods more, `log_results(...)` and `end()`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from poutyne import Callback, ClipNorm, CSVLogger, EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
+from torch.utils.data import DataLoader
 
 from callbacks.CometCallback import CometCallback
 from callbacks.Guarded import Guarded
+from callbacks.MLflowCallback import MLflowCallback
 from callbacks.Progress import Progress
 from callbacks.SaveState import SaveState, load_state
 from callbacks.Schedule import Schedule
+from callbacks.TensorBoardCallback import TensorBoardCallback
 from callbacks.Unfreeze import Unfreeze
+from callbacks.WandbCallback import WandbCallback
 from config import Config
 from models import Classifier
 from optim import SCHEDULES
@@ -26,19 +30,23 @@ from utils import lookup
 # What "better" means, once for all: the rate is cut, the best weights kept and the training stopped by this figure.
 MONITOR, MODE = "val_acc", "max"
 
-TRACKERS: dict[str, Callable[[Run, Path], Any]] = {
+TRACKERS: dict[str, Callable[[Run, Path, DataLoader], Any]] = {
     "comet": CometCallback,
+    "tensorboard": TensorBoardCallback,
+    "mlflow": MLflowCallback,
+    "wandb": WandbCallback,
 }
 
 
 @contextmanager
-def get_trackers(names: Sequence[str], run: Run, env_file: Path) -> Iterator[list[Guarded]]:
+def get_trackers(names: Sequence[str], run: Run, env_file: Path, val_dl: DataLoader) -> Iterator[list[Guarded]]:
     """Starts the trackers that were chosen, and ends them however the run ends.
 
     Args:
         names: of `TRACKERS`; others, `none` and `csv`, start nothing.
         run: has its config.json; they may leave in its folder what they keep.
         env_file: the project's file with keys.
+        val_dl: for those that show pictures.
 
     Raises:
         UserError: a tracker is not installed.
@@ -47,7 +55,7 @@ def get_trackers(names: Sequence[str], run: Run, env_file: Path) -> Iterator[lis
     try:
         for name in names:
             if name in TRACKERS:
-                trackers.append(Guarded(name, lambda start=TRACKERS[name]: start(run, env_file)))
+                trackers.append(Guarded(name, lambda start=TRACKERS[name]: start(run, env_file, val_dl)))
         yield trackers
     finally:
         for tracker in trackers:

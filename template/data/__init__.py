@@ -13,7 +13,7 @@ from data.imagefolder import imagefolder, read_folders
 from data.loaders import DataLoaders, make_loader, make_loaders
 from data.MyDataset import my_dataset
 from data.published import PUBLISHED
-from data.splits import FRACTIONS, Data, check_problems, restore_split
+from data.splits import FRACTIONS, Data, check_problems, choose_fold, restore_split
 from data.table import table
 from data.tiny_imagenet import tiny_imagenet
 from data.transformation import Transform, get_transforms, train_transform, val_transform
@@ -38,6 +38,7 @@ def get_data(
     fractions: Sequence[float] = FRACTIONS,
     seed: int = 0,
     run: Run | None = None,
+    fold: tuple[int, int] | None = None,
 ) -> Data:
     """Reads a data set by name.
 
@@ -47,13 +48,16 @@ def get_data(
         fractions: shares of train, val and test where it comes without a split of its own.
         seed: decides how it is split then.
         run: an earlier one, whose split is taken instead of a new one.
+        fold: (i, k) for the i-th of k parts of train and val together to be val.
 
     Raises:
         UserError: no such name, or the folder does not hold what it should.
     """
     try:
         data = lookup(name, DATASETS, "data set")(data_dir, fractions, seed)
-        return restore_split(data, read_json(run.split), read_json(run.classes)) if run else data
+        if run:
+            return restore_split(data, read_json(run.split), read_json(run.classes))
+        return choose_fold(data, *fold, seed) if fold else data
     except UserError as error:
         if run:
             raise UserError(f"{error}; if the images of this run are elsewhere now, say so with --data-dir") from error

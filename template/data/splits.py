@@ -146,6 +146,21 @@ def fill_in(
     return train, val, test
 
 
+def choose_fold(data: Data, i: int, k: int, seed: int) -> Data:
+    """The same data, with one of k equal parts of train and val together as val, and the others as train.
+
+    Args:
+        data: its test set stays as it is.
+        i: which part, from 1.
+        k: how many.
+        seed: decides which item is in which; stratified.
+    """
+    pool = ConcatDataset([data.train, data.val])
+    parts = stratified_split(pool, [1 / k] * k, seed)
+    rest = sorted(index for j, part in enumerate(parts, start=1) if j != i for index in part.indices)
+    return replace(data, train=Subset(pool, rest), val=parts[i - 1])
+
+
 def check_problems(data: Data) -> None:
     """Refuses data that has problems.
 

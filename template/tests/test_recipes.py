@@ -1,5 +1,6 @@
 """Networks, freezing, optimizers, schedules, losses and metrics by name: each switch changes what it says."""
 
+import csv
 import json
 import sys
 from types import SimpleNamespace
@@ -13,10 +14,12 @@ from callbacks import get_callbacks
 from callbacks.Schedule import Schedule
 from callbacks.Unfreeze import Unfreeze
 from config import Config
+from find_lr import find_lr
 from losses import LOSSES, get_loss
 from metrics import METRICS
 from models import MyCNN, get_model, suited_size
 from models.classifier import load_weights
+from models.mixing import Mixing
 from models.published import take_off_head
 from optim import OPTIMIZERS, SCHEDULES, make_optimizer
 from Project import Run
@@ -344,3 +347,67 @@ def test_callbacks_follow_the_options(tmp_path):
     assert {"ClipNorm", "Unfreeze"} <= set(kinds(clip=1.0, unfreeze_at=2))
     with pytest.raises(UserError, match="did you mean 'cosine'"):
         kinds(schedule="cosin")
+
+
+# Mixing, and the finder
+
+
+@pytest.mark.parametrize("how", ["mixup", "cutmix"])
+def test_mixing_mixes_pictures_and_loss_alike_and_leaves_metrics_alone(how):
+    torch.manual_seed(0)
+    mixing = Mixing(how, 3)
+    images = torch.stack([torch.full((3, 8, 8), float(i)) for i in range(6)])
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    mixed = mixing(images, training=True)
+    assert mixed.shape == images.shape
+    shares = mixing.shares
+    assert torch.allclose(shares.sum(dim=1), torch.ones(6))
+    assert ((shares > 0).sum(dim=1) == 2).all()
+    expected = shares @ torch.arange(6.0)  # as much of each picture's value as of its label
+    assert torch.allclose(mixed.mean(dim=(1, 2, 3)), expected, atol=1e-5)
+    logits = torch.randn(6, 3)
+    log_p = logits.log_softmax(dim=1)
+    by_hand = -((shares @ nn.functional.one_hot(labels, 3).float()) * log_p).sum(dim=1).mean()
+    loss = mixing.mixed(get_loss("cross_entropy"))
+    assert loss(logits, labels).item() == pytest.approx(by_hand.item(), abs=1e-6)
+    assert torch.equal(mixing(images, training=False), images)
+    assert loss(logits, labels).item() == pytest.approx(nn.functional.cross_entropy(logits, labels).item())
+    with pytest.raises(UserError, match="takes probabilities"):
+        mixing.mixed(get_loss("focal"))
+
+
+def test_mixed_runs_train_and_are_scored_on_whole_pictures(train):
+    run = train(epochs=2, mix="mixup")
+    with open(run.log, newline="") as file:
+        log = list(csv.DictReader(file))
+    metrics = json.loads(run.metrics.read_text())
+    assert metrics["val_loss"] == pytest.approx(float(log[metrics["best_epoch"] - 1]["val_loss"]), abs=1e-5)
+
+
+@pytest.mark.draws
+def test_the_finder_suggests_a_rate_and_changes_nothing(train):
+    plain = train(run_name="plain")
+    found = train(run_name="found", find_lr=True)
+    assert (found / "lr_finder.png").stat().st_size > 5000
+    for name in ("log.csv", "metrics.json"):
+        columns = [
+            [line.split(",")[2:] if name == "log.csv" else line for line in (run / name).read_text().splitlines()]
+            for run in (plain, found)
+        ]
+        assert columns[0] == columns[1]
+
+
+def test_the_suggestion_is_below_where_the_loss_explodes(tmp_path):
+    from poutyne import Model
+    from torch.utils.data import DataLoader, TensorDataset
+
+    torch.manual_seed(0)
+    x = torch.randn(64, 4)
+    loader = DataLoader(TensorDataset(x, x @ torch.tensor([1.0, -2.0, 3.0, 0.5])[:, None]), batch_size=8)
+    network = nn.Linear(4, 1)
+    model = Model(network, torch.optim.SGD(network.parameters(), lr=0.01), "mse")
+    before = network.weight.clone()
+    rate = find_lr(model, loader, tmp_path / "curve.png")
+    assert 1e-3 < rate < 0.3  # the curvature of this loss makes 1 explode
+    assert torch.equal(network.weight, before)
+    assert model.optimizer.param_groups[0]["lr"] == 0.01

@@ -163,14 +163,14 @@ def test_a_tracker_that_fails_costs_a_warning(train, monkeypatch, caplog):
 
             return call
 
-    monkeypatch.setitem(TRACKERS, "failing", lambda run, env: Failing())
+    monkeypatch.setitem(TRACKERS, "failing", lambda *_: Failing())
     run = train(trackers=("failing",))
     assert calls.count("on_epoch_end") == 1
     assert calls[-1] == "end"
     assert caplog.text.count("server gone") == 1
     assert torch.load(run.last, weights_only=True)["epoch"] == 2
 
-    def cannot_start(run, env):
+    def cannot_start(*_):
         raise OSError("read-only")
 
     monkeypatch.setitem(TRACKERS, "failing", cannot_start)
@@ -187,7 +187,7 @@ def test_a_tracker_that_is_not_installed_says_how_to_get_it(train, project, monk
 
 
 def test_no_tracker_is_started_for_none_and_csv(tmp_path):
-    with get_trackers(("none", "csv"), Run(tmp_path), tmp_path / ".env") as trackers:
+    with get_trackers(("none", "csv"), Run(tmp_path), tmp_path / ".env", None) as trackers:
         assert trackers == []
 
 
@@ -197,3 +197,61 @@ def test_guarded_passes_results_on():
             return x + 1
 
     assert Guarded("double", Double).log(1) == 2
+
+
+# The others
+
+
+def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard reads from a run's folder."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    found = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return found | {tag: [(event.step, 0) for event in events.Images(tag)] for tag in events.Tags()["images"]}
+
+
+def test_tensorboard_gets_batches_epochs_and_pictures(train):
+    pytest.importorskip("tensorboard")
+    run = train(trackers=("tensorboard",))
+    found = scalars(run)
+    assert [step for step, _ in found["batch/loss"]] == [1, 2, 3, 4, 5, 6]
+    assert [step for step, _ in found["val_acc"]] == [1, 2]
+    assert [step for step, _ in found["lr"]] == [1, 2]
+    assert [step for step, _ in found["predictions"]] == [1, 2]
+    assert len(found["confusion"]) == 1
+    final = json.loads(run.metrics.read_text())
+    assert found["final/test_acc"][0][1] == pytest.approx(final["test_acc"])
+
+
+def test_mlflow_keeps_one_run_also_when_resumed(train, project):
+    mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy")
+    import main as main_script
+
+    run = train(trackers=("mlflow",), epochs=1)
+    main_script.main(parse_config(["--resume", str(run.folder), "--epochs", "2"]), project)
+    client = mlflow.MlflowClient(f"sqlite:///{run / 'mlflow' / 'mlflow.db'}")
+    (found,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert found.info.status == "FINISHED"
+    assert found.data.params["batch_size"] == "8"
+    assert [metric.step for metric in client.get_metric_history(found.info.run_id, "val_acc")] == [1, 2]
+    assert found.data.metrics["final_test_acc"] == json.loads(run.metrics.read_text())["test_acc"]
+
+
+def test_wandb_without_a_key_is_kept_offline(train, caplog, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    run = train(trackers=("wandb",), epochs=1)
+    assert list((run / "wandb").glob("offline-run-*/*.wandb"))
+    assert "wandb sync" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
+def test_trackers_that_are_not_installed_say_so(train, project, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, {"tensorboard": "torch.utils.tensorboard"}.get(name, name), None)
+    with pytest.raises(UserError, match=f"{name} is not installed; pip install {name}"):
+        train(trackers=(name,))
+    assert not list(project.checkpoint_dir.iterdir())

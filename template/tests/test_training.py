@@ -274,7 +274,7 @@ def test_the_scores_are_those_of_the_best_weights(train, monkeypatch):
             if epoch == 2:
                 nn.init.constant_(self.model.network.head.weight, 100.0)
 
-    monkeypatch.setitem(TRACKERS, "spoiler", lambda run, env: Spoiler())
+    monkeypatch.setitem(TRACKERS, "spoiler", lambda *_: Spoiler())
     run = train(trackers=("spoiler",))
     log, metrics = read_log(run), read(run.metrics)
     best = max(log, key=lambda row: float(row["val_acc"]))
@@ -300,7 +300,7 @@ def test_a_resumed_run_equals_one_never_stopped(train, project, monkeypatch, mod
             if epoch == 3:
                 raise KeyboardInterrupt  # after log and weights of epoch 3, before its last.pt
 
-    monkeypatch.setitem(TRACKERS, "interrupt", lambda run, env: Interrupt())
+    monkeypatch.setitem(TRACKERS, "interrupt", lambda *_: Interrupt())
     # Patience so short that plateau and early stop both act, at epochs that a forgotten counter would move.
     options = {"epochs": 7, "patience": 3, "lr": 0.05, "seed": 4}
     if model == "frozen":

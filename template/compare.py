@@ -1,0 +1,194 @@
+"""Compares settings over several seeds, or folds of the training data, on the same test pictures: does B beat A?
+
+python compare.py lr=0.001 lr=0.003                           A and B, 5 seeds each
+python compare.py model=my_cnn "model=resnet18 weights=none" --folds 5
+python compare.py "" mix=mixup --common "data-dir=~/flowers epochs=10" --name mixing
+
+Run it again to go on where it was interrupted.
+"""
+
+import csv
+import logging
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import ascii_uppercase
+from typing import TYPE_CHECKING
+
+from tyro.conf import Positional
+
+from config import check_at_least, parse
+from Project import Run, project
+from utils import UserError, read_json, run_script, write_json
+
+if TYPE_CHECKING:
+    import numpy as np
+
+logger = logging.getLogger(__name__)
+
+LEVEL = 0.05  # a wrong "yes" in no more than one comparison of twenty
+
+
+@dataclass(frozen=True)
+class Options:
+    """Trains each setting several times on the same split, and says whether the others beat the first."""
+
+    settings: Positional[tuple[str, ...]]
+    """Options of main.py as name=value, in quotes; each is one setting, called A, B and so on."""
+    seeds: int = 5
+    """Each setting is trained with the seeds 0, 1, and so on."""
+    folds: int | None = None
+    """Instead: each is trained so many times, each time with another part of the training data for validation."""
+    common: str = ""
+    """Options of main.py that all settings share, in quotes."""
+    name: str = "compare"
+    """The runs are called checkpoint/<name>-A-0 and so on."""
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work."""
+        check_at_least(2, self, "seeds", "folds")
+        if not 2 <= len(self.settings) <= len(ascii_uppercase):
+            raise UserError(
+                f"{len(self.settings)} setting(s) given; at least two, each in quotes, such as lr=0.001, are needed"
+            )
+
+
+def main(options: Options) -> None:
+    """Settings → runs → how often each was right → verdicts.
+
+    Raises:
+        UserError: a run fails, another comparison has this name, or the settings do not share their test pictures.
+    """
+    import numpy as np
+
+    n = options.folds or options.seeds
+    letters = ascii_uppercase[: len(options.settings)]
+    plan = {}
+    for letter, setting in zip(letters, options.settings, strict=True):
+        for k in range(n):
+            which = ["--fold", str(k + 1), str(n)] if options.folds else ["--seed", str(k)]
+            plan[f"{options.name}-{letter}-{k}"] = [*typed(options.common), *typed(setting), *which]
+    remember(plan, project.cache_dir / f"{options.name}.json")
+    for i, (name, words) in enumerate(plan.items(), start=1):
+        logger.info("%d of %d: %s  %s", i, len(plan), name, shlex.join(words))
+        train(name, words)
+
+    rights = {
+        letter: [right_ones(Run(project.checkpoint_dir / f"{options.name}-{letter}-{k}")) for k in range(n)]
+        for letter in letters
+    }
+    files = sorted(rights["A"][0])
+    if any(sorted(one) != files for runs in rights.values() for one in runs):
+        raise UserError("these settings do not share their test pictures, so they cannot be compared")
+    table = {
+        letter: np.array([[one[file] for file in files] for one in runs], float) for letter, runs in rights.items()
+    }
+    for letter, setting in zip(letters, options.settings, strict=True):
+        shares = 100 * table[letter].mean(axis=1)
+        spread = f"from run to run ± {shares.std(ddof=1):.2f}"
+        print(f"{letter}  {shares.mean():6.2f} % right, {spread}   {setting or '(as it is)'}")
+    print(f"{n} {'folds' if options.folds else 'seeds'}, {len(files)} test pictures")
+    for letter in letters[1:]:
+        answer, difference, p = verdict(table["A"], table[letter], comparisons=len(letters) - 1)
+        print(f"{letter} beats A: {answer}  ({100 * difference:+.2f} points, p = {p:.3f})")
+
+
+def typed(setting: str) -> list[str]:
+    """A setting as main.py takes it: "lr=0.1 metrics=f1,auc strict" is --lr 0.1 --metrics f1 auc --strict."""
+    words = []
+    for option in shlex.split(setting):
+        name, given, value = option.partition("=")
+        words += [f"--{name.lstrip('-')}", *(os.path.expanduser(value).split(",") if given else [])]
+    return words
+
+
+def remember(plan: dict[str, list[str]], file: Path) -> None:
+    """Keeps what is to be run; with another plan of the same name its runs would be mixed up.
+
+    Raises:
+        UserError: there is one.
+    """
+    if file.is_file() and read_json(file) != plan and any((project.checkpoint_dir / name).exists() for name in plan):
+        raise UserError(f"there is another comparison {file.stem!r}; give this one a --name, or remove its runs")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, plan)
+
+
+def train(name: str, words: Sequence[str]) -> None:
+    """Trains one run, or goes on with it, or leaves it alone when it is complete.
+
+    Raises:
+        UserError: it fails.
+    """
+    run = Run(project.checkpoint_dir / name)
+    if run.metrics.is_file():
+        return
+    if run.last.is_file():
+        words = ["--resume", str(run.folder)]
+    else:
+        shutil.rmtree(run.folder, ignore_errors=True)  # not one epoch of it is complete
+        words = [*words, "--run-name", name]
+    if "--trackers" not in words:
+        words = [*words, "--trackers", "none"]
+    script = Path(__file__).resolve().parent / "main.py"
+    done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True)
+    if done.returncode in (-2, 130):
+        raise KeyboardInterrupt
+    if done.returncode:
+        reason = (done.stderr.strip() or "no message").splitlines()[-1]
+        raise UserError(f"{name} has failed: {reason.removeprefix('error: ')}")
+
+
+def right_ones(run: Run) -> dict[str, bool]:
+    """For each test picture of a run whether the network was right; for several classes on one, whether in all."""
+    with open(run.predictions, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return {row["file"]: row["true"] == row["predicted"] for row in csv.DictReader(file)}
+
+
+def verdict(a: "np.ndarray", b: "np.ndarray", comparisons: int = 1, resamples: int = 9999) -> tuple[str, float, float]:
+    """Whether B beats A, over runs and over pictures.
+
+    Two things are left to chance: how a run turns out, and which pictures were there to test. So two paired tests have
+    to agree: a t-test over the runs (Student, Biometrika 1908), and over the pictures one that flips the signs of their
+    differences at random (Fisher, "The Design of Experiments", 1935). The larger p counts (Berger, "Multiparameter
+    Hypothesis Testing and Acceptance Sampling", Technometrics 1982), for either direction, times the number of
+    comparisons (Bonferroni).
+
+    Args:
+        a, b: (runs, pictures) of 0 and 1: whether it was right. Runs and pictures are paired.
+        comparisons: how many verdicts are asked for.
+        resamples: of the second test.
+
+    Returns:
+        "yes", "no" (A beats B) or "unclear"; the difference of their shares; and p, two-sided.
+    """
+    import numpy as np
+    from scipy import stats
+
+    by_run, by_picture = (b - a).mean(axis=1), (b - a).mean(axis=0)
+    difference = float(by_run.mean())
+    sign = 1 if difference >= 0 else -1
+    if np.ptp(by_run) == 0:  # no spread to judge by; the pictures decide
+        p_runs = float(difference == 0)
+    else:
+        p_runs = stats.ttest_1samp(sign * by_run, 0, alternative="greater").pvalue
+    p_pictures = stats.permutation_test(
+        (sign * by_picture,),
+        lambda x, axis: x.mean(axis=axis),
+        permutation_type="samples",
+        alternative="greater",
+        vectorized=True,
+        n_resamples=resamples,
+        rng=0,
+    ).pvalue
+    p = min(1.0, 2 * comparisons * max(p_runs, p_pictures))
+    return ("unclear" if p >= LEVEL else "yes" if sign > 0 else "no"), difference, float(p)
+
+
+if __name__ == "__main__":
+    run_script(main, lambda: parse(Options))

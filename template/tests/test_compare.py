@@ -1,0 +1,108 @@
+"""Does B beat A: a wrong "yes" is rare, a right one is not, and an interrupted comparison goes on."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import compare
+import main as main_script
+from compare import verdict
+from Project import Run
+from runs import parse_config
+from utils import UserError
+
+
+def simulated(rng: np.random.Generator, gain: float = 0.0, runs: int = 5, pictures: int = 60) -> tuple:
+    """Two settings, whose runs differ by luck and whose pictures differ in difficulty; B is better by `gain` logits."""
+    difficulty = rng.normal(1.5, 1.5, pictures)
+
+    def rights(shift: float) -> np.ndarray:
+        logits = difficulty + shift + rng.normal(0, 0.4, (runs, 1)) + rng.normal(0, 0.7, (runs, pictures))
+        return (rng.random((runs, pictures)) < 1 / (1 + np.exp(-logits))).astype(float)
+
+    return rights(0.0), rights(gain)
+
+
+def test_a_wrong_yes_is_said_in_fewer_than_5_per_cent():
+    rng = np.random.default_rng(0)
+    answers = [verdict(*simulated(rng), resamples=499)[0] for _ in range(400)]
+    assert answers.count("yes") / 400 < 0.05
+    assert answers.count("no") / 400 < 0.05
+
+
+def test_a_real_difference_is_found_in_either_direction():
+    rng = np.random.default_rng(1)
+    pairs = [simulated(rng, gain=1.5) for _ in range(60)]
+    assert sum(verdict(a, b, resamples=499)[0] == "yes" for a, b in pairs) > 45
+    assert sum(verdict(b, a, resamples=499)[0] == "no" for a, b in pairs) > 45
+    same = np.ones((3, 20))
+    assert verdict(same, same)[0] == "unclear"
+    better, worse = np.ones((3, 40)), np.concatenate([np.ones((3, 20)), np.zeros((3, 20))], axis=1)
+    assert verdict(worse, better)[0] == "yes"
+    assert verdict(worse, better, comparisons=10**6)[0] == "unclear"
+
+
+@pytest.fixture
+def run_compare(project, photos, monkeypatch, exit_of, capsys):
+    """Runs the script; its trainings run in this process, which is quicker."""
+
+    def run(words: list[str], **_) -> SimpleNamespace:
+        code, error = exit_of(lambda config: main_script.main(config, project), lambda: parse_config(words[2:]))
+        return SimpleNamespace(returncode=code, stderr=error)
+
+    monkeypatch.setattr(compare, "project", project)
+    monkeypatch.setattr(compare, "subprocess", SimpleNamespace(run=run))
+    common = f"model=my_cnn image-size=16 epochs=1 num-workers=0 data-dir='{photos}'"
+
+    def call(*settings: str, **options) -> tuple[str, list[str]]:
+        try:
+            compare.main(compare.Options(settings, common=common, **options))
+        except UserError as error:
+            return str(error), []
+        return "", capsys.readouterr().out.strip().splitlines()
+
+    return call
+
+
+def test_settings_are_trained_compared_and_not_trained_again(run_compare, project):
+    error, said = run_compare("", "lr=0.01", folds=2, name="rates")
+    assert not error
+    assert "B beats A: " in said[-1]
+    runs = project.checkpoint_dir
+    assert sorted(path.name for path in runs.iterdir()) == [f"rates-{letter}-{k}" for letter in "AB" for k in range(2)]
+    splits = {path.name: json.loads((path / "split.json").read_text()) for path in runs.iterdir()}
+    assert splits["rates-A-0"] == splits["rates-B-0"] != splits["rates-A-1"]
+    assert len({tuple(split["test"]) for split in splits.values()}) == 1
+    first, second = splits["rates-A-0"], splits["rates-A-1"]
+    assert sorted(first["val"] + second["val"]) == sorted(first["train"] + first["val"])
+    stamps = {path: path.stat().st_mtime_ns for path in runs.glob("*/metrics.json")}
+    shutil.rmtree(runs / "rates-B-1")
+    _, again = run_compare("", "lr=0.01", folds=2, name="rates")
+    assert again[-4:] == said[-4:]
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items() if "B-1" not in str(path))
+    error, _ = run_compare("", "lr=0.02", folds=2, name="rates")
+    assert "another comparison 'rates'" in error
+    error, _ = run_compare("", "model=nothing", seeds=2, name="failing")
+    assert "failing-B-0 has failed: unknown model 'nothing'" in error
+    error, _ = run_compare("", "split-seed=5", seeds=2, name="splits")
+    assert "do not share their test pictures" in error
+
+
+def test_an_interrupted_run_of_a_comparison_goes_on(run_compare, project, monkeypatch):
+    run_compare("", "lr=0.01", seeds=2, name="a")
+    run = Run(project.checkpoint_dir / "a-A-1")
+    expected = run.predictions.read_bytes()
+    run.metrics.unlink()
+    run.predictions.unlink()
+    _, said = run_compare("", "lr=0.01", seeds=2, name="a")
+    assert run.predictions.read_bytes() == expected
+    assert "2 seeds, 8 test pictures" in said
+
+
+def test_settings_are_typed_without_dashes():
+    assert compare.typed("lr=0.1 metrics=f1,auc strict") == ["--lr", "0.1", "--metrics", "f1", "auc", "--strict"]
+    with pytest.raises(UserError, match="at least two"):
+        compare.Options(("lr=0.1",))
