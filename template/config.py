@@ -1,7 +1,9 @@
-"""The options: the only list of them. Each field's docstring is its help."""
+"""The options: the only list of them. Each field's docstring, a line however long, is its help."""
 
+import io
 import os
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,14 +16,11 @@ class Config:
     """Trains an image classifier; leaves all of it in checkpoint/<run-name>/."""
 
     dataset: str | None = None
-    """imagefolder, csv, tiny_imagenet, demo, one of torchvision's (mnist, kmnist, fashion_mnist, cifar10, cifar100,
-    flowers102, oxford_iiit_pet, food101) or your own in data/. If not given: imagefolder, or demo where dataset/ holds
-    no image."""
+    """imagefolder, csv, tiny_imagenet, demo, one of torchvision's (mnist, kmnist, fashion_mnist, cifar10, cifar100, flowers102, oxford_iiit_pet, food101) or your own in data/. If not given: imagefolder, or demo where dataset/ holds no image."""
     data_dir: Path | None = None
     """Folder with the pictures, or the table. If not given: dataset/."""
     split: tuple[float, float, float] = (0.7, 0.15, 0.15)
-    """Shares of training, validation and test set where the pictures come in one piece. Where there is a val/ but no
-    test/, the last two say how val/ is shared out."""
+    """Shares of training, validation and test set where the pictures come in one piece. Where there is a val/ but no test/, the last two say how val/ is shared out."""
     split_seed: int = 0
     """Decides which pictures become validation and test set where they come without such a split."""
     fold: tuple[int, int] | None = None
@@ -36,19 +35,15 @@ class Config:
     """Refuse to train where the same picture is in two splits or under two labels, instead of a warning."""
 
     model: str = "resnet18"
-    """resnet18, my_cnn, any classification network of torchvision (efficientnet_b3, vit_b_16 …), timm/NAME, or one of
-    your own in models/."""
+    """resnet18, my_cnn, any classification network of torchvision (efficientnet_b3, vit_b_16 …), timm/NAME, or one of your own in models/."""
     weights: str | None = None
-    """imagenet, none or a file. With weights the backbone is frozen and only the head trains; with none, everything
-    trains. If not given: imagenet for networks that have such weights, else none."""
+    """imagenet, none or a file. With weights the backbone is frozen and only the head trains; with none, everything trains. If not given: imagenet for networks that have such weights, else none."""
     freeze: Literal["all", "none"] | int | None = None
-    """all of the backbone, none of it, or so many of its stages, from the picture on. If not given: all with weights,
-    none without."""
+    """all of the backbone, none of it, or so many of its stages, from the picture on. If not given: all with weights, none without."""
     unfreeze_at: int | None = None
     """From this epoch on the frozen stages begin to train, the last one first, one more with each epoch."""
     normalize: Literal["imagenet", "data", "none"] = "imagenet"
-    """Mean and deviation that the network expects: those that its weights were trained with, those of your training
-    set, or none at all."""
+    """Mean and deviation that the network expects: those that its weights were trained with, those of your training set, or none at all."""
 
     epochs: int = 20
     """How many times the training set is gone through, at most."""
@@ -61,8 +56,7 @@ class Config:
     weight_decay: float | None = None
     """How strongly large weights are drawn to zero. If not given: the optimizer's own default."""
     schedule: str = "plateau"
-    """What becomes of the rate: plateau (cut where nothing improves), cosine (after a warm-up), one_cycle, step or
-    constant."""
+    """What becomes of the rate: plateau (cut where nothing improves), cosine (after a warm-up), one_cycle, step or constant."""
     mix: Literal["none", "mixup", "cutmix"] = "none"
     """Mixes each training picture with another one, and their labels likewise."""
     clip: float | None = None
@@ -70,11 +64,9 @@ class Config:
     accumulate: int = 1
     """Batches whose gradients are added up for one step of the optimizer."""
     loss: str | None = None
-    """cross_entropy, label_smoothing, focal, bce or one of your own in losses/. If not given: bce where an image can
-    have several classes, else cross_entropy."""
+    """cross_entropy, label_smoothing, focal, bce or one of your own in losses/. If not given: bce where an image can have several classes, else cross_entropy."""
     metrics: tuple[str, ...] = ("f1",)
-    """Figures in the log beside loss and accuracy: f1, precision, recall (macro; or f1_weighted …), auc, top5 or your
-    own in metrics/."""
+    """Figures in the log beside loss and accuracy: f1, precision, recall (macro; or f1_weighted …), auc, top5 or your own in metrics/."""
     patience: int | None = None
     """Epochs without improvement until training stops; after half of them the rate is cut. If not given: epochs / 2."""
 
@@ -123,11 +115,21 @@ class Config:
             raise UserError(f"--run-name {name!r}: give a plain folder name")
 
 
+HEADINGS = {"--dataset": "data", "--model": "network", "--epochs": "training", "--seed": "machine", "--run-name": "run"}
+
+
 def parse(options: type, argv: Sequence[str] | None = None, **settings: Any) -> Any:
-    """Reads a command line into a dataclass of options, with `tyro`."""
+    """Reads a command line into a dataclass of options, with `tyro`; the help of main.py gets headings."""
     import tyro
 
-    return tyro.cli(options, args=argv, config=(tyro.conf.DisallowNone,), **settings)
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed):
+            return tyro.cli(options, args=argv, config=(tyro.conf.DisallowNone,), **settings)
+    finally:
+        for line in printed.getvalue().splitlines():
+            heading = HEADINGS.get(line.strip().partition(" ")[0]) if options is Config else None
+            print(f"\n {heading}\n{line}" if heading else line)
 
 
 def check_at_least(least: int, options: Any, *names: str) -> None:

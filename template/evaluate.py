@@ -29,8 +29,7 @@ class Options:
     split: Literal["val", "test"] = "test"
     """Which of its images."""
     data_dir: Path | None = None
-    """Where its images are now, or any folder with one folder for each class (of a run on a table: any table). If not
-    given: where they were."""
+    """Where its images are now, or other images in class folders (of a run on a table: a table)."""
     batch_size: int = 32
     """Images in a batch. The figures do not depend on it."""
     device: str = "auto"

@@ -173,6 +173,30 @@ def test_characters_over_95_per_cent_within_a_few_epochs(tmp_path):
     assert metrics["test_acc"] > 0.95
 
 
+def test_every_network_that_torchvision_lists_can_be_built_and_used(tmp_path):
+    """Without weights, on bytes, frozen and not; the two largest, of 0.6 billion parameters each, are left out."""
+    project = copy_of_template(tmp_path / "project")
+    (project / "all_networks.py").write_text(
+        "import torch, torchvision\n"
+        "from models import get_model, suited_size\n"
+        "torch.nn.init.trunc_normal_ = lambda t, mean=0, std=1, **_: t.data.normal_(mean, std)  # much faster\n"
+        "names = set(torchvision.models.list_models(module=torchvision.models)) - {'vit_h_14', 'regnet_y_128gf'}\n"
+        "for name in sorted(names):\n"
+        "    size, fixed = suited_size(name)\n"
+        "    size = size if fixed else 96\n"
+        "    images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)\n"
+        "    network = get_model(name, 3, 'none').train()\n"
+        "    with torch.no_grad():\n"
+        "        assert network(images).shape == (2, 3), name\n"
+        "        assert network.freeze().train()(images).shape == (2, 3), name\n"
+        "    assert [n for n, p in network.named_parameters() if p.requires_grad] == ['head.weight', 'head.bias'], name\n"
+        "    assert not any(module.training for module in network.backbone.modules()), name\n"
+        "    print(name, flush=True)\n"
+    )
+    done = run("all_networks.py", cwd=project)
+    assert len(done.stdout.split()) >= 78
+
+
 @pytest.fixture(scope="session")
 def outcomes() -> Iterator[dict[str, Future]]:
     """What becomes of each mistake, two at a time in the background."""

@@ -31,6 +31,8 @@ def published(name: str, n_classes: int, pretrained: bool = True) -> Classifier:
     try:
         backbone = torchvision.models.get_model(name, **settings)
     except Exception as error:  # no network, no permission, a file in torch's cache that holds something else
+        if not pretrained:
+            raise
         raise WeightsError(
             f"the ImageNet weights of {name} cannot be had ({brief(error)}); connect to the internet, or download "
             f"{weights.url} elsewhere and give the file with --weights FILE, or train everything with --weights none"

@@ -284,6 +284,8 @@ def test_help_needs_nothing_heavy(script, tmp_path):
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout
+    headings = [line.strip() for line in done.stdout.splitlines() if line in (" data", " network", " training", " run")]
+    assert len(headings) == (4 if script == "main.py" else 0)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "tyro" in imported
     assert not {"torch", "poutyne", "imgaug", "comet_ml", "matplotlib", "numpy"} & imported
