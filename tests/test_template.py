@@ -189,7 +189,8 @@ def test_every_network_that_torchvision_lists_can_be_built_and_used(tmp_path):
         "    with torch.no_grad():\n"
         "        assert network(images).shape == (2, 3), name\n"
         "        assert network.freeze().train()(images).shape == (2, 3), name\n"
-        "    assert [n for n, p in network.named_parameters() if p.requires_grad] == ['head.weight', 'head.bias'], name\n"
+        "    trained = [n for n, p in network.named_parameters() if p.requires_grad]\n"
+        "    assert trained == ['head.weight', 'head.bias'], name\n"
         "    assert not any(module.training for module in network.backbone.modules()), name\n"
         "    print(name, flush=True)\n"
     )

@@ -61,9 +61,7 @@ def all_looks(
     """A look at each item: from the cache where the file has not changed since, else at the picture itself."""
     paths = [folder and folder.resolve() / name for name in files]
     stamps = [stamp(path) if path else None for path in paths]
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(cache_dir / "looks.sqlite")) as cache:
-        cache.execute("CREATE TABLE IF NOT EXISTS looks_v1 (path BLOB PRIMARY KEY, stamp TEXT, look TEXT)")
+    with closing(open_cache(cache_dir)) as cache:
         below = os.fsencode(folder.resolve()) if folder else b""
         between = (below + b"/", below + b"0")  # "0" is what follows "/"
         rows = cache.execute("SELECT path, stamp, look FROM looks_v1 WHERE path > ? AND path < ?", between)
@@ -78,15 +76,39 @@ def all_looks(
             return looks
         found = new_looks(Subset(Looking(dataset, paths), new), num_workers)
         progress = tqdm(found, "looking", len(new), leave=False, dynamic_ncols=True, disable=None)
-        for count, (i, one) in enumerate(zip(new, progress, strict=True), start=1):
+        rows = []
+        for i, one in zip(new, progress, strict=True):
             looks[i] = one
-            if stamps[i]:
-                row = (os.fsencode(paths[i]), stamps[i], json.dumps(asdict(one)))
-                cache.execute("INSERT OR REPLACE INTO looks_v1 VALUES (?, ?, ?)", row)
-            if count % 5000 == 0:
-                cache.commit()
-        cache.commit()
+            if stamps[i] and not one.error:  # what was wrong may be mended without a change of the file
+                rows.append((os.fsencode(paths[i]), stamps[i], json.dumps(asdict(one))))
+            if len(rows) == 1000:
+                keep(cache, rows)
+                rows = []
+        keep(cache, rows)
     return looks
+
+
+def open_cache(cache_dir: Path) -> sqlite3.Connection:
+    """The database of looks; one in memory where the folder cannot be written or the file is spoiled."""
+    table = "CREATE TABLE IF NOT EXISTS looks_v1 (path BLOB PRIMARY KEY, stamp TEXT, look TEXT)"
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        cache = sqlite3.connect(cache_dir / "looks.sqlite", timeout=30)
+        cache.execute(table)
+    except (OSError, sqlite3.Error) as error:
+        logger.warning("what is found is not kept: %s (%s)", cache_dir / "looks.sqlite", error)
+        cache = sqlite3.connect(":memory:")
+        cache.execute(table)
+    return cache
+
+
+def keep(cache: sqlite3.Connection, rows: Sequence[tuple[bytes, str, str]]) -> None:
+    """Adds looks to the database, at once, since another training may be writing too."""
+    try:
+        with cache:
+            cache.executemany("INSERT OR REPLACE INTO looks_v1 VALUES (?, ?, ?)", rows)
+    except sqlite3.Error as error:
+        logger.warning("what is found is not kept (%s)", error)
 
 
 def stamp(path: Path) -> str | None:

@@ -139,6 +139,24 @@ def test_what_is_known_is_not_read_again(spoiled, tmp_path, monkeypatch):
     assert len(looked) == 72 * 2 + 1
 
 
+def test_a_cache_that_is_spoiled_or_cannot_be_written_costs_a_warning(spoiled, tmp_path, caplog):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "looks.sqlite").write_bytes(b"this is no database" * 100)
+    assert findings_of(spoiled, tmp_path).looked_at == 72
+    assert "not kept" in caplog.text
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "cache").write_text("a file in the way")
+    assert findings_of(spoiled, tmp_path).looked_at == 72
+
+
+def test_what_was_unreadable_is_looked_at_again(spoiled, tmp_path, monkeypatch):
+    real = data.looks.look_at
+    monkeypatch.setattr(data.looks, "look_at", lambda *_: 1 / 0)
+    assert len(findings_of(spoiled, tmp_path).unreadable) == 72
+    monkeypatch.setattr(data.looks, "look_at", real)
+    assert findings_of(spoiled, tmp_path).unreadable == []
+
+
 def test_a_training_does_not_wait_for_very_many_new_pictures(spoiled, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("data.check.AT_ONCE", 10)
     pictures = get_data("imagefolder", spoiled)
