@@ -8,23 +8,27 @@ Run it again to go on where it was interrupted.
 """
 
 import csv
+import hashlib
+import json
 import logging
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from string import ascii_uppercase
 from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from config import check_at_least, parse
+from config import Config, check_at_least, parse
 from Project import Run, project
-from utils import UserError, read_json, run_script, write_json
+from runs import parse_config
+from utils import UserError, run_script
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +51,7 @@ class Options:
     common: str = ""
     """Options of main.py that all settings share, in quotes."""
     name: str = "compare"
-    """The runs are called checkpoint/<name>-A-0 and so on."""
+    """The runs are called checkpoint/<name>-<setting>-… each; those that are complete are not trained again."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
@@ -62,25 +66,29 @@ def main(options: Options) -> None:
     """Settings → runs → how often each was right → verdicts.
 
     Raises:
-        UserError: a run fails, another comparison has this name, or the settings do not share their test pictures.
+        UserError: an option is wrong, a run fails, or the settings do not share their test pictures.
     """
     import numpy as np
 
     n = options.folds or options.seeds
     letters = ascii_uppercase[: len(options.settings)]
-    plan = {}
+    plan: dict[str, list[tuple[str, list[str]]]] = {letter: [] for letter in letters}
     for letter, setting in zip(letters, options.settings, strict=True):
+        words = [*typed(options.common), *typed(setting)]
+        for taken in ("--fold" if options.folds else "--seed", "--run-name", "--resume"):
+            if taken in words:
+                raise UserError(f"{taken} in a setting: this script chooses it itself; leave it out")
         for k in range(n):
-            which = ["--fold", str(k + 1), str(n)] if options.folds else ["--seed", str(k)]
-            plan[f"{options.name}-{letter}-{k}"] = [*typed(options.common), *typed(setting), *which]
-    remember(plan, project.cache_dir / f"{options.name}.json")
-    for i, (name, words) in enumerate(plan.items(), start=1):
-        logger.info("%d of %d: %s  %s", i, len(plan), name, shlex.join(words))
+            which = ("--fold", str(k + 1), str(n)) if options.folds else ("--seed", str(k))
+            parse_config([*words, *which])  # what is wrong is said before hours of training
+            plan[letter].append((run_name(options.name, setting, words, which), [*words, *which]))
+    runs = [run for letter in letters for run in plan[letter]]
+    for i, (name, words) in enumerate(runs, start=1):
+        logger.info("%d of %d: %s  %s", i, len(runs), name, shlex.join(words))
         train(name, words)
 
     rights = {
-        letter: [right_ones(Run(project.checkpoint_dir / f"{options.name}-{letter}-{k}")) for k in range(n)]
-        for letter in letters
+        letter: [right_ones(Run(project.checkpoint_dir / name)) for name, _ in plan[letter]] for letter in letters
     }
     files = sorted(rights["A"][0])
     if any(sorted(one) != files for runs in rights.values() for one in runs):
@@ -100,23 +108,28 @@ def main(options: Options) -> None:
 
 def typed(setting: str) -> list[str]:
     """A setting as main.py takes it: "lr=0.1 metrics=f1,auc strict" is --lr 0.1 --metrics f1 auc --strict."""
+    several = {field.name for field in fields(Config) if "tuple" in str(field.type)}
     words = []
     for option in shlex.split(setting):
         name, given, value = option.partition("=")
-        words += [f"--{name.lstrip('-')}", *(os.path.expanduser(value).split(",") if given else [])]
+        name, value = name.lstrip("-"), os.path.expanduser(value)
+        values = value.split(",") if name.replace("-", "_") in several else [value]
+        words += [f"--{name}".replace("_", "-"), *(values if given else [])]
     return words
 
 
-def remember(plan: dict[str, list[str]], file: Path) -> None:
-    """Keeps what is to be run; with another plan of the same name its runs would be mixed up.
+def run_name(name: str, setting: str, words: Sequence[str], which: Sequence[str]) -> str:
+    """A name that says which run this is, so that other options never meet its folder, and the same ones do.
 
-    Raises:
-        UserError: there is one.
+    Args:
+        name: of the comparison.
+        setting: as typed.
+        words: all options but the last.
+        which: the seed, or the fold.
     """
-    if file.is_file() and read_json(file) != plan and any((project.checkpoint_dir / name).exists() for name in plan):
-        raise UserError(f"there is another comparison {file.stem!r}; give this one a --name, or remove its runs")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, plan)
+    readable = re.sub(r"[^\w.=-]+", "_", setting)[:40]
+    digest = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:8]
+    return "-".join(filter(None, (name, readable, digest, "".join(which).strip("-"))))
 
 
 def train(name: str, words: Sequence[str]) -> None:
@@ -132,9 +145,7 @@ def train(name: str, words: Sequence[str]) -> None:
         words = ["--resume", str(run.folder)]
     else:
         shutil.rmtree(run.folder, ignore_errors=True)  # not one epoch of it is complete
-        words = [*words, "--run-name", name]
-    if "--trackers" not in words:
-        words = [*words, "--trackers", "none"]
+        words = [*words, "--run-name", name, *([] if "--trackers" in words else ["--trackers", "none"])]
     script = Path(__file__).resolve().parent / "main.py"
     done = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True)
     if done.returncode in (-2, 130):

@@ -48,7 +48,7 @@ class Config:
     epochs: int = 20
     """How many times the training set is gone through, at most."""
     batch_size: int = 32
-    """Images in a batch."""
+    """Images in a batch; under torchrun, of all processes together."""
     lr: float | None = None
     """Learning rate at the start. If not given: 0.003 where only the head trains, 0.001 where everything does."""
     optimizer: str = "adam"
@@ -94,7 +94,9 @@ class Config:
     def __post_init__(self) -> None:
         """Refuses what cannot work, before anything is imported or written; fills in the patience."""
         check_at_least(1, self, "epochs", "batch_size", "image_size", "patience", "accumulate", "unfreeze_at")
-        check_at_least(0, self, "seed", "split_seed", "num_workers", "weight_decay", "clip")
+        check_at_least(0, self, "seed", "split_seed", "num_workers", "weight_decay")
+        if self.unfreeze_at and self.unfreeze_at > self.epochs:
+            raise UserError(f"--unfreeze-at {self.unfreeze_at}: the training ends with epoch {self.epochs}")
         if isinstance(self.freeze, int):
             check_at_least(0, self, "freeze")
         for name in ("seed", "split_seed"):
@@ -108,8 +110,9 @@ class Config:
             raise UserError("--dataset demo draws its own pictures; leave out --data-dir, or --dataset")
         if self.patience is None:  # kept with the run, so that more epochs on resume do not change it
             object.__setattr__(self, "patience", max(1, self.epochs // 2))
-        if self.lr is not None and not 0 < self.lr < float("inf"):
-            raise UserError(f"--lr {self.lr}: a learning rate above 0 is needed")
+        for name in ("lr", "clip"):
+            if (value := getattr(self, name)) is not None and not 0 < value < float("inf"):
+                raise UserError(f"--{name} {value}: a number above 0 is needed")
         name = self.run_name
         if name is not None and (name in ("", ".", "..") or set(name) & set("/\\\0") or len(os.fsencode(name)) > 200):
             raise UserError(f"--run-name {name!r}: give a plain folder name")
@@ -140,7 +143,7 @@ def check_at_least(least: int, options: Any, *names: str) -> None:
     """
     for name in names:
         value = getattr(options, name)
-        if value is not None and value < least:
+        if value is not None and not least <= value < float("inf"):
             raise UserError(f"--{dashes(name)} {value}: at least {least} is needed")
 
 

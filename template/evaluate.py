@@ -55,6 +55,7 @@ def main(options: Options) -> None:
     from data import get_data, get_transforms, make_loader
     from data.imagefolder import read_labelled
     from data.table import read_labelled_table
+    from distributed import connect, rank
     from losses import get_loss
     from models import load_network
     from report import score
@@ -65,17 +66,22 @@ def main(options: Options) -> None:
     classes = read_json(run.classes)
     loss = get_loss(config.loss)
     thresholds = read_json(run.thresholds) if run.thresholds.exists() else None
-    model = Model(load_network(run), None, None, device=get_device(options.device))
+    device = get_device(options.device)
+    connect(device, options.batch_size)
+    model = Model(load_network(run), None, None, device=device)
 
     part, folder = options.split, options.data_dir
     if folder and not folder.exists():
         raise UserError(f"there is no folder {folder}")
     try:
-        data = get_data(config.dataset, folder or data_folder(config, project), config.split, config.split_seed, run)
+        root = folder or data_folder(config, project)
+        data = get_data(config.dataset, root, config.split, config.split_seed, run, config.fold)
         dataset = data.val if part == "val" else data.test
     except UserError:
-        if not folder:
-            raise
+        root = folder if folder and folder.is_dir() else folder and folder.parent
+        names = [name for names in read_json(run.split).values() for name in names]
+        if not root or sum((root / name).is_file() for name in names) > len(names) / 2:
+            raise  # the run's own images, but not all of them: the others would be mixed up with those of the training
         part = "folder"  # other images, or some of these
         table = thresholds or config.dataset == "csv"
         dataset = read_labelled_table(folder, classes, bool(thresholds)) if table else read_labelled(folder, classes)
@@ -85,6 +91,8 @@ def main(options: Options) -> None:
     )
 
     scores = score(model, loss, loader, thresholds)
+    if rank() > 0:
+        return
     write_json(run / f"evaluate-{part}.json", scores.named(part))
     plots.confusion(scores.confusion, classes).savefig(run / f"evaluate-{part}.png")
     logger.info("%s: %s", part, scores)

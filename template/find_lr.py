@@ -5,11 +5,11 @@ import logging
 import math
 from pathlib import Path
 
+import torch
 from poutyne import Callback, Model
 from torch.utils.data import DataLoader
 
 import plots
-from callbacks.SaveState import random_states, set_random_states
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class RisingRate(Callback):
 def find_lr(model: Model, loader: DataLoader, file: Path, steps: int = 100) -> float:
     """Tries rates from 1e-6 to 1 (Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017).
 
-    Network, optimizer, order of the pictures and random states are afterwards as they were before.
+    Network, optimizer and order of the pictures are afterwards as they were before.
 
     Args:
         model: with an optimizer.
@@ -65,14 +65,15 @@ def find_lr(model: Model, loader: DataLoader, file: Path, steps: int = 100) -> f
     Returns:
         A tenth of the rate at which the loss was lowest: there it still falls fast, and safely.
     """
-    before = copy.deepcopy((model.network.state_dict(), model.optimizer.state_dict(), random_states()))
+    before = copy.deepcopy((model.network.state_dict(), model.optimizer.state_dict()))
     epoch = getattr(loader.sampler, "epoch", None)
     rising = RisingRate(1e-6, 1.0, steps)
-    epochs = math.ceil(steps / len(loader))
-    model.fit_generator(loader, epochs=epochs, callbacks=[rising], verbose=False)
+    per_epoch = min(steps, len(loader))
+    epochs = math.ceil(steps / per_epoch)
+    with torch.random.fork_rng():
+        model.fit_generator(loader, epochs=epochs, steps_per_epoch=per_epoch, callbacks=[rising], verbose=False)
     model.network.load_state_dict(before[0])
     model.optimizer.load_state_dict(before[1])
-    set_random_states(before[2])
     if epoch is not None:
         loader.sampler.epoch = epoch
     rates = rising.rates[: len(rising.losses)]

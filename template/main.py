@@ -12,7 +12,7 @@ import logging
 from config import Config
 from Project import Project, Run, project
 from runs import choose_dataset, data_folder, parse_config, run_folder, suit
-from utils import run_script
+from utils import UserError, run_script
 
 logger = logging.getLogger(__name__)
 
@@ -38,19 +38,23 @@ def main(config: Config, project: Project = project) -> Run:
     from data import get_data, get_transforms, make_loaders
     from data.balance import balance
     from data.check import check
+    from distributed import connect, rank, synchronize, world, wrap
     from find_lr import find_lr
-    from losses import get_loss
+    from losses import check_loss, get_loss
     from metrics import METRICS, accuracy
-    from models import build_network, check_batch, check_compile, summarize
+    from models import build_network, check_batch, check_compile
     from models.mixing import Mixing
     from optim import make_optimizer
-    from report import write_report
-    from utils import get_device, lookup, show_dl
+    from report import write_report, write_start
+    from utils import get_device, lookup
 
     set_seeds(config.seed)
     device = get_device(config.device)
+    connect(device, config.batch_size)
     if config.compile:
         check_compile(device)
+    if config.find_lr and world() > 1:
+        raise UserError("--find-lr works in one process: find the rate without torchrun, then train with it")
     metrics = {name: lookup(name, METRICS, "metric") for name in config.metrics}
     check_trackers(config.trackers)
     before = Run(config.resume) if config.resume else None
@@ -63,6 +67,7 @@ def main(config: Config, project: Project = project) -> Run:
     data = get_data(config.dataset, folder, config.split, config.split_seed, before, config.fold)
     logger.info("%s: %s", config.dataset, data)
     config = suit(config, data)
+    check_loss(config.loss, len(data.classes), data.multilabel)
     train_transform, val_transform = get_transforms(config.image_size, config.augmentation)
     statistics = check(data, project.cache_dir, config).statistics
     class_weights, image_weights = balance(config.balance, data)
@@ -81,21 +86,18 @@ def main(config: Config, project: Project = project) -> Run:
     if config.mix != "none":
         network.mixing = Mixing(config.mix, len(data.classes))
         loss = network.mixing.mixed(loss)
-    check_batch(network, val_dl, smallest=len(data.train) % config.batch_size or config.batch_size)
+    check_batch(network, val_dl, smallest=len(train_dl.sampler) % train_dl.batch_size or train_dl.batch_size)
 
     with (
         run_folder(config, project, data) as run,
         get_trackers(config.trackers, run, project.env_file, val_dl) as trackers,
     ):
-        show_dl(train_dl, file=run / "train_batch.png")
-        show_dl(val_dl, file=run / "val_batch.png")
-        (run / "model.txt").write_text(summarize(network, config.image_size), encoding="utf-8")
-        print((run / "model.txt").read_text(encoding="utf-8"))
-
+        if rank() == 0:
+            write_start(run, network, train_dl, val_dl, config.image_size)
         if config.compile:
             network.backbone.compile()
         model = Model(
-            network,
+            wrap(network, device),
             make_optimizer(config, network),
             loss,
             batch_metrics=[accuracy(data.multilabel)],
@@ -115,7 +117,9 @@ def main(config: Config, project: Project = project) -> Run:
             verbose=False,
         )
 
-        network.load_state_dict(torch.load(run.best, map_location=device, weights_only=True))
+        if rank() == 0:
+            network.load_state_dict(torch.load(run.best, map_location=device, weights_only=True))
+        synchronize(network)
         network.bf16 = False  # final scores are those that evaluate.py and predict.py compute
         write_report(run, model, get_loss(config.loss), val_dl, test_dl, trackers)
     return run

@@ -40,7 +40,9 @@ def cosine(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
 
 def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
     """Up for three tenths of the training, then down far below the start (Smith and Topin, arXiv:1708.07120)."""
-    return OneCycleLR(optimizer, max_lr=[group["lr"] for group in optimizer.param_groups], total_steps=steps)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    momentum = "betas" in optimizer.defaults or bool(optimizer.defaults.get("momentum"))
+    return OneCycleLR(optimizer, max_lr=rates, total_steps=steps, cycle_momentum=momentum)
 
 
 def step(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
@@ -66,20 +68,40 @@ SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, int], LRScheduler] | None]
 def make_optimizer(config: Config, network: Classifier) -> torch.optim.Optimizer:
     """The optimizer that the options ask for, over what trains now or will be unfrozen later.
 
-    With `--unfreeze-at` every stage gets a group of its own from the start, each with a rate 2.6 times smaller than the
-    one behind it: "discriminative fine-tuning" (Howard and Ruder, "Universal Language Model Fine-tuning for Text
-    Classification", ACL 2018).
+    With `--unfreeze-at` every stage gets a group of its own from the start. With `--clip` the gradients are cut back
+    right before each step.
 
     Raises:
         UserError: there is no such optimizer.
     """
     build = lookup(config.optimizer, OPTIMIZERS, "optimizer")
     settings: dict[str, Any] = {} if config.weight_decay is None else {"weight_decay": config.weight_decay}
-    if config.unfreeze_at is None:
-        return build([p for p in network.parameters() if p.requires_grad], lr=config.lr, **settings)
+    groups = [{"params": [p for p in network.parameters() if p.requires_grad]}]
+    if config.unfreeze_at is not None:
+        groups = staged_groups(network, config.lr)
+    optimizer = build(groups, lr=config.lr, **settings)
+    if config.clip:  # Poutyne's ClipNorm comes too early where gradients of several batches are added up
+        parameters = [p for group in groups for p in group["params"]]
+
+        def clip(*_: Any) -> None:
+            torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+
+        optimizer.register_step_pre_hook(clip)
+    return optimizer
+
+
+def staged_groups(network: Classifier, lr: float) -> list[dict[str, Any]]:
+    """A parameter group for the head and one for each stage of the backbone, from the head to the picture.
+
+    Each has a rate 2.6 times smaller than the one behind it: "discriminative fine-tuning" (Howard and Ruder, "Universal
+    Language Model Fine-tuning for Text Classification", ACL 2018).
+
+    Args:
+        network: of any number of stages.
+        lr: the rate of the head.
+    """
     parts = [list(network.head.parameters())]
     parts += [[p for module in stage for p in module.parameters()] for stage in reversed(network.stages())]
     staged = {id(p) for part in parts for p in part}
     parts[-1] += [p for p in network.parameters() if id(p) not in staged]
-    groups = [{"params": part, "lr": config.lr / 2.6**depth} for depth, part in enumerate(parts)]
-    return build(groups, lr=config.lr, **settings)
+    return [{"params": part, "lr": lr / 2.6**depth} for depth, part in enumerate(parts)]

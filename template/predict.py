@@ -5,7 +5,6 @@ python predict.py checkpoint/RUN photos/ --csv predictions.csv
 """
 
 import csv
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -126,14 +125,12 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     Raises:
         UserError: a path does not exist, or there is no picture at all.
     """
-    from data.images import is_image
+    from data.images import images_in
 
     files: dict[Path, None] = {}  # each one once
     for path in paths:
         if path.is_dir():
-            walk = os.walk(path, followlinks=True)
-            found = (Path(top, name) for top, _, names in walk for name in names if is_image(name))
-            files.update(dict.fromkeys(sorted(found)))
+            files.update(dict.fromkeys(sorted(map(Path, images_in(path)))))
         elif path.exists():
             files[path] = None
         else:

@@ -22,8 +22,10 @@ import plots
 from callbacks import MODE, MONITOR
 from data.splits import classes_of, file_names
 from data.table import SEPARATOR
+from distributed import gather, rank
+from models import summarize
 from Project import Run
-from utils import UserError, replacing, write_json
+from utils import UserError, replacing, show_dl, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -88,11 +90,11 @@ def score(model: Model, loss: Loss, loader: DataLoader, thresholds: dict[str, fl
 
 
 def predict(model: Model, loader: DataLoader) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits, (N, C) of float32, and labels of all that a loader gives, on the CPU."""
+    """Logits, (N, C) of float32, and labels of all that a loader gives, in all processes, on the CPU."""
     logits, labels = model.predict_generator(
         loader, has_ground_truth=True, return_ground_truth=True, verbose=False, convert_to_numpy=False
     )
-    return torch.as_tensor(logits).float().cpu(), torch.as_tensor(labels).cpu()
+    return gather(torch.as_tensor(logits).float().cpu()), gather(torch.as_tensor(labels).cpu())
 
 
 def best_thresholds(model: Model, loader: DataLoader) -> dict[str, float]:
@@ -134,9 +136,25 @@ def write_predictions(path: Path, scores: Scores, loader: DataLoader) -> None:
             writer.writerow([name, *named, *(f"{p:.6f}" for p in row)])
 
 
+def write_start(run: Run, network: torch.nn.Module, train_dl: DataLoader, val_dl: DataLoader, image_size: int) -> None:
+    """Shows what will be trained on what, before it is: train_batch.png, val_batch.png and model.txt.
+
+    Args:
+        run: its folder gets them.
+        network: that will be trained.
+        train_dl, val_dl: the loaders.
+        image_size: side of the pictures, in pixels.
+    """
+    show_dl(train_dl, file=run / "train_batch.png")
+    show_dl(val_dl, file=run / "val_batch.png")
+    summary = summarize(network, image_size)
+    (run / "model.txt").write_text(summary, encoding="utf-8")
+    logger.info("%s", summary)
+
+
 def write_report(
     run: Run, model: Model, loss: Loss, val_dl: DataLoader, test_dl: DataLoader, trackers: Sequence[Any]
-) -> dict[str, float]:
+) -> None:
     """Scores the best weights and writes the final figures, the predictions and the pictures.
 
     Args:
@@ -146,16 +164,15 @@ def write_report(
         loss: takes logits and labels.
         val_dl, test_dl: the parts to score.
         trackers: get the figures too.
-
-    Returns:
-        What stands in metrics.json.
     """
     log = read_log(run)
     best = best_epoch(log)
     thresholds = best_thresholds(model, val_dl) if run.thresholds.exists() else None
+    val, test = (score(model, loss, loader, thresholds) for loader in (val_dl, test_dl))
+    if rank() > 0:
+        return
     if thresholds:
         write_json(run.thresholds, thresholds)
-    val, test = (score(model, loss, loader, thresholds) for loader in (val_dl, test_dl))
     metrics = {"best_epoch": best, "epochs": len(log["epoch"]), **val.named("val"), **test.named("test")}
     classes = test_dl.dataset.classes
     write_json(run.metrics, metrics)
@@ -166,7 +183,6 @@ def write_report(
         tracker.log_results(metrics, test.confusion, classes)
     logger.info("best epoch: %d of %d\nvalidation: %s\ntest:       %s", best, len(log["epoch"]), val, test)
     logger.info("All of it is in %s", run.folder)
-    return metrics
 
 
 def read_log(run: Run) -> dict[str, list[float]]:

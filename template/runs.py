@@ -1,7 +1,6 @@
 """Around a run: its options, chosen and read again, and its folder, made only when nothing can go wrong any more."""
 
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import Config, dashes, parse
+from distributed import from_first, rank
 from Project import Project, Run
 from utils import UserError, brief, read_json, write_json
 
@@ -114,13 +114,19 @@ def choose_dataset(config: Config, project: Project) -> Config:
 
     Returns:
         The config with `dataset`, and with `data_dir` absolute if it was given.
+
+    Raises:
+        UserError: the folder that was given does not exist.
     """
-    from data.images import is_image
+    from data.images import images_in
 
     name = config.dataset
+    if config.data_dir and not config.data_dir.exists():
+        raise UserError(f"there is no folder {config.data_dir}; give one that exists, or leave out --data-dir")
     if name is None:
-        found = (is_image(file) for _, _, names in os.walk(project.data_dir, followlinks=True) for file in names)
-        name = "imagefolder" if config.data_dir or any(found) else "demo"
+        name = "imagefolder" if config.data_dir or any(images_in(project.data_dir)) else "demo"
+        if config.data_dir and config.data_dir.suffix == ".csv":
+            name = "csv"
         if name == "demo":
             logger.info("There is no image in %s, so this is the demo.", project.data_dir)
     return replace(config, dataset=name, data_dir=config.data_dir and config.data_dir.resolve())
@@ -155,6 +161,8 @@ def data_folder(config: Config, project: Project) -> Path:
 def run_folder(config: Config, project: Project, data: "Data") -> Iterator[Run]:
     """The folder of the run, new or resumed. A mistake found before the first epoch is complete takes it away again.
 
+    Of several processes one makes it and writes in it.
+
     Args:
         config: all options, filled in.
         project: where its runs are.
@@ -167,13 +175,18 @@ def run_folder(config: Config, project: Project, data: "Data") -> Iterator[Run]:
 
     if config.resume:
         run = Run(config.resume)
-        write_json(run.config, describe(config))
+        if rank() == 0:
+            write_json(run.config, describe(config))
         yield run
         return
-    name = config.run_name or time.strftime("%Y-%m-%d_%H-%M-%S_") + config.model
+    name = config.run_name or time.strftime("%Y-%m-%d_%H-%M-%S_") + config.model.replace("/", "_")
     while not config.run_name and (project.checkpoint_dir / name).exists():
         name += "_"  # another one has started within the same second
+    name = from_first(name)
     run = Run(project.checkpoint_dir / name)
+    if rank() > 0:
+        yield run
+        return
     try:
         run.folder.mkdir(parents=True)
     except FileExistsError as error:

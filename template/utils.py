@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +28,10 @@ class UserError(Exception):
     def __init__(self, message: str) -> None:
         # An error in a DataLoader's worker arrives wrapped in its traceback, at whose end ours stands.
         super().__init__(" ".join(message.rpartition("UserError: ")[2].split("\n")).strip())
+
+
+class RunError(Exception):
+    """What ends a run although nobody made a mistake in options or data: one line, exit code 1."""
 
 
 def brief(error: Exception) -> str:
@@ -63,30 +68,42 @@ def run_script(main: Callable[[Any], None], parse: Callable[[], Any]) -> None:
         main: does the work.
         parse: reads the command line into the options that `main` takes.
     """
+    from distributed import rank, says_it_first, world
+
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files in letters that the terminal lacks
+    if rank() > 0:  # one process prints
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        os.environ["TQDM_DISABLE"] = "1"
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     signal.signal(signal.SIGTERM, stop)
-    sys.stdout.reconfigure(errors="backslashreplace")  # names of files in letters that the terminal lacks
     try:
         main(parse())
     except UserError as error:
         code, message = 2, f"error: {error}"
+    except RunError as error:
+        code, message = 1, f"error: {error}"
     except KeyboardInterrupt:
         code, message = 128 + signal.SIGINT, "stopped"
     except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
         reason = str(error).partition("\n")[0]
-        code, message = 1, f"error: out of memory; lower --batch-size or --image-size ({reason})"
+        if out_of_memory(error):
+            code, message = 1, f"error: out of memory; lower --batch-size or --image-size ({reason})"
+        elif world() > 1 and any(sign in reason.lower() for sign in ("gloo", "nccl", "peer", "tcpstore")):
+            code, message = 1, "error: another process has ended, and so this one does"
+        else:
+            raise
     except BrokenPipeError:  # `python predict.py … | head`; what Python still wants to print must go somewhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:  # a full disk, no permission, a file where a folder should be
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if not full and error.errno not in (errno.EACCES, errno.EROFS, errno.ENOTDIR):
             raise
-        code, message = 1, f"error: {error}"
+        code, message = 1, f"error: {error}{'; make room, and go on with --resume' if full else ''}"
     else:
         return
-    print(message, file=sys.stderr)
+    if says_it_first(message):
+        print(message, file=sys.stderr)
     sys.exit(code)
 
 
@@ -115,7 +132,11 @@ def get_device(name: str) -> "torch.device":
     """
     import torch
 
+    from distributed import world
+
     found = torch.accelerator.current_accelerator(check_available=True)
+    if found and world() > 1 and name in ("auto", found.type):  # each process of a machine takes a device of its own
+        name = f"{found.type}:{os.environ.get('LOCAL_RANK', 0)}"
     if name == "auto":
         return found or torch.device("cpu")
     kind, _, number = name.partition(":")
@@ -149,20 +170,42 @@ def seeded(seed: int) -> Iterator[None]:
 def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """A file to write that takes the place of `path` at once, when all of it is there.
 
-    A reader, or a run that is killed, meets the old file or the new one, never half of it.
+    A reader, or a run that is killed, meets the old file or the new one, never half of it. What is no plain file, such
+    as `/dev/stdout`, is written to as it is.
 
     Args:
         path: the file to replace or to make.
         mode: "w" for text in UTF-8, "wb" for bytes.
     """
-    unfinished = path.with_name(path.name + ".tmp")
     text = {} if "b" in mode else {"encoding": "utf-8", "newline": "", "errors": "surrogateescape"}
+    if path.exists() and not path.is_file():
+        with open(path, mode, **text) as file:
+            yield file
+        return
+    path = path.resolve()  # a link stays one
+    unfinished = path.with_name(path.name + ".tmp")
     try:
         with open(unfinished, mode, **text) as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def write_tensors(state: Any, file: IO[bytes]) -> None:
+    """Writes what `torch.load(weights_only=True)` reads; a full disk is an OSError, which torch would hide.
+
+    Args:
+        state: tensors and plain values, in dicts and lists.
+        file: opened to write bytes.
+    """
+    import torch
+
+    content = BytesIO()
+    torch.save(state, content)
+    file.write(content.getbuffer())
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -212,7 +255,7 @@ def show_dl(dl: "DataLoader", n: int = 16, file: str | Path | None = None) -> No
 
     from plots import image_grid
 
-    if isinstance(dl.sampler, SequentialSampler):  # file after file the first batch would be all of one class
+    if isinstance(dl.sampler, (SequentialSampler, range)):  # file after file the first batch would be all of one class
         size = len(dl.dataset)
         count = min(n, size)
         images, labels = zip(*(dl.dataset[i * size // count] for i in range(count)), strict=True)
@@ -242,8 +285,6 @@ def show_figure(figure: "Figure", file: str | Path, inline: bool = True) -> None
     from poutyne.utils import is_in_jupyter_notebook
 
     if inline and is_in_jupyter_notebook():
-        from io import BytesIO
-
         from IPython.display import Image, display
 
         picture = BytesIO()

@@ -49,8 +49,8 @@ MISTAKES = [
         2,
         "checkpoint watches loss, the others accuracy",
         "callbacks/__init__.py",
-        "ModelCheckpoint(escape(run.best), monitor=MONITOR, mode=MODE,",
-        'ModelCheckpoint(escape(run.best), monitor="val_loss", mode="min",',
+        "BestWeights(run, network, monitor=MONITOR, mode=MODE)",
+        'BestWeights(run, network, monitor="val_loss", mode="min")',
         "best_is_what_all_three",
     ),
     Mistake(
@@ -350,8 +350,8 @@ MISTAKES = [
         19,
         "random states lost on resume",
         "callbacks/SaveState.py",
-        '        set_random_states(self.state["random"])\n',
-        "",
+        "SeedSequence([self.seed, epoch_number, rank()])",
+        "SeedSequence()",
         "resumed_run_equals",
     ),
     Mistake(

@@ -33,6 +33,8 @@ class MLflowCallback(MLFlowLogger):
         except ImportError as error:
             raise UserError("mlflow is not installed; pip install mlflow, or choose other trackers") from error
         load_dotenv(env_file)
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # a server that is gone must not hold up the run
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         self.run = run
         folder = run / "mlflow"
         folder.mkdir(exist_ok=True)

@@ -39,6 +39,7 @@ class TensorBoardCallback(TensorBoardLogger):
         chosen = [val_dl.dataset[i * size // min(16, size)] for i in range(min(16, size))]
         self.images = torch.stack([image for image, _ in chosen])
         self.names = class_names(val_dl.dataset, [label for _, label in chosen])
+        self.multilabel = getattr(chosen[0][1], "ndim", 0) > 0
         self.dataset, self.first_step = val_dl.dataset, None
 
     def on_train_batch_end(self, batch_number: int, logs: dict) -> None:
@@ -56,7 +57,7 @@ class TensorBoardCallback(TensorBoardLogger):
         """The epoch's metrics, and what the network takes some pictures for."""
         super().on_epoch_end(epoch_number, logs)
         logits = torch.from_numpy(self.model.predict_on_batch(self.images))
-        guesses = class_names(self.dataset, logits.argmax(dim=1))
+        guesses = class_names(self.dataset, (logits > 0).long() if self.multilabel else logits.argmax(dim=1))
         titles = [true if true == guess else f"{true}→{guess}" for true, guess in zip(self.names, guesses, strict=True)]
         self.writer.add_figure("predictions", plots.image_grid(self.images, titles), epoch_number)
 

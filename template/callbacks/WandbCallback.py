@@ -50,7 +50,7 @@ class WandbCallback(WandBLogger):
             mode="online" if online else "offline",
             dir=str(run.folder),
             config=read_json(run.config)["options"],
-            settings=wandb.Settings(silent=True, console="off"),
+            settings=wandb.Settings(silent=True, console="off", init_timeout=20),
         )
         super().__init__(experiment=experiment)
 

@@ -9,19 +9,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from poutyne import Callback, ClipNorm, CSVLogger, EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
+from poutyne import Callback, CSVLogger, EarlyStopping, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
+from callbacks.BestWeights import BestWeights
 from callbacks.CometCallback import CometCallback
+from callbacks.Finite import Finite
 from callbacks.Guarded import Guarded
 from callbacks.MLflowCallback import MLflowCallback
 from callbacks.Progress import Progress
 from callbacks.SaveState import SaveState, load_state
 from callbacks.Schedule import Schedule
 from callbacks.TensorBoardCallback import TensorBoardCallback
+from callbacks.Together import Together
 from callbacks.Unfreeze import Unfreeze
 from callbacks.WandbCallback import WandbCallback
 from config import Config
+from distributed import rank, world
 from models import Classifier
 from optim import SCHEDULES
 from Project import Run
@@ -43,7 +47,7 @@ def get_trackers(names: Sequence[str], run: Run, env_file: Path, val_dl: DataLoa
     """Starts the trackers that were chosen, and ends them however the run ends.
 
     Args:
-        names: of `TRACKERS`; others, `none` and `csv`, start nothing.
+        names: of `TRACKERS`; others, `none` and `csv`, start nothing. Of several processes one starts them.
         run: has its config.json; they may leave in its folder what they keep.
         env_file: the project's file with keys.
         val_dl: for those that show pictures.
@@ -54,7 +58,7 @@ def get_trackers(names: Sequence[str], run: Run, env_file: Path, val_dl: DataLoa
     trackers: list[Guarded] = []
     try:
         for name in names:
-            if name in TRACKERS:
+            if name in TRACKERS and rank() == 0:
                 trackers.append(Guarded(name, lambda start=TRACKERS[name]: start(run, env_file, val_dl)))
         yield trackers
     finally:
@@ -72,33 +76,31 @@ def check_trackers(names: tuple[str, ...]) -> None:
         lookup(name, {**TRACKERS, "none": None, "csv": None}, "tracker")
 
 
-def escape(path: Path) -> str:
-    """The path for Poutyne's checkpoints, which fill in what stands in braces."""
-    return str(path).replace("{", "{{").replace("}", "}}")
-
-
 def get_callbacks(
     config: Config, network: Classifier, run: Run, trackers: list[Guarded], state: dict[str, Any] | None
 ) -> list[Callback]:
     """All callbacks of a training, in the order in which they act.
 
     Args:
-        config: patience, schedule, clip, unfreeze_at.
+        config: patience, schedule, unfreeze_at, seed.
         network: as it is at the start, with what is frozen.
         run: where log and weights go.
         trackers: from `get_trackers`.
         state: what `last.pt` held, to go on from there; None at a new start.
     """
-    best = ModelCheckpoint(escape(run.best), monitor=MONITOR, mode=MODE, save_best_only=True)
+    best = BestWeights(run, network, monitor=MONITOR, mode=MODE)
     build = lookup(config.schedule, SCHEDULES, "schedule")
     plateau = ReduceLROnPlateau(monitor=MONITOR, mode=MODE, factor=0.1, patience=config.patience // 2)
     schedule = Schedule(build) if build else plateau
     stop = EarlyStopping(monitor=MONITOR, mode=MODE, patience=config.patience)
-    log = CSVLogger(str(run.log), append=state is not None)
-    training = [ClipNorm(network.parameters(), config.clip)] if config.clip else []
+    training: list[Callback] = [Together()] if world() > 1 else []
+    training.append(Finite(run))
     if config.unfreeze_at:
-        training.append(Unfreeze(config.unfreeze_at, network.n_frozen))
-    keeper = SaveState(run, schedule, best, stop, state)
+        training.append(Unfreeze(network, config.unfreeze_at))
+    keeper = SaveState(run, network, config.seed, schedule, best, stop, state)
+    if rank() > 0:  # one process writes
+        return [*training, schedule, stop, keeper]
+    log = CSVLogger(str(run.log), append=state is not None)
     return [*training, log, schedule, best, stop, *trackers, Progress(), keeper]
 
 

@@ -17,6 +17,7 @@ from data.splits import FRACTIONS, Data, check_problems, choose_fold, restore_sp
 from data.table import table
 from data.tiny_imagenet import tiny_imagenet
 from data.transformation import Transform, get_transforms, train_transform, val_transform
+from distributed import one_first
 from Project import Run
 from utils import UserError, lookup, read_json
 
@@ -53,11 +54,16 @@ def get_data(
     Raises:
         UserError: no such name, or the folder does not hold what it should.
     """
+    read = lookup(name, DATASETS, "data set")
     try:
-        data = lookup(name, DATASETS, "data set")(data_dir, fractions, seed)
-        if run:
-            return restore_split(data, read_json(run.split), read_json(run.classes))
-        return choose_fold(data, *fold, seed) if fold else data
+        with one_first():  # what is downloaded, unpacked or drawn is so once on each machine
+            data = read(data_dir, fractions, seed)
+        data = choose_fold(data, *fold, seed) if fold else data
+        if not run:
+            return data
+        if data.multilabel != run.thresholds.exists():
+            raise UserError("an image can have several classes now, or could in the run; that cannot be changed")
+        return restore_split(data, read_json(run.split), read_json(run.classes))
     except UserError as error:
         if run:
             raise UserError(f"{error}; if the images of this run are elsewhere now, say so with --data-dir") from error

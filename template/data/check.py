@@ -15,8 +15,10 @@ from torch.utils.data import ConcatDataset
 
 from config import Config, check_at_least, check_file, parse
 from data import get_data
+from data.imagefolder import shorten
 from data.looks import all_looks, same_pictures
 from data.splits import SPLITS, Data, check_problems, classes_of, file_names, labels
+from distributed import one_first
 from Project import project
 from runs import choose_dataset, data_folder
 from utils import UserError, run_script, write_json
@@ -79,10 +81,18 @@ def check(data: Data, cache_dir: Path, config: Config) -> Findings:
     """
     check_problems(data)
     at_once = None if config.normalize == "data" else AT_ONCE
-    findings = look(data, cache_dir, at_once, config.num_workers)
+    with one_first():
+        findings = look(data, cache_dir, at_once, config.num_workers)
     if findings.reasons:
         others = f" ({len(findings.reasons) - 1} more cannot be read)" if len(findings.reasons) > 1 else ""
         raise UserError(f"{findings.reasons[0]}{others}")
+    for split, names in findings.missing_classes.items():
+        message = (
+            f"no picture to {({'train': 'train with', 'val': 'validate', 'test': 'test'})[split]}: {shorten(names)}"
+        )
+        if config.strict or split == "train":
+            raise UserError(message)
+        logger.warning("%s", message)
     for key, groups in ("split", findings.leaks), ("label", findings.conflicts):
         if groups:
             different = {item[key]: item for item in groups[0]}

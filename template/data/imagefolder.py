@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torchvision.datasets import ImageFolder
 
-from data.images import is_image, read_image
+from data.images import images_in, is_image, read_image
 from data.splits import FRACTIONS, Data, fill_in
 from utils import UserError
 
@@ -35,7 +35,7 @@ class PhotoFolder(ImageFolder):
             UserError: there is no class folder.
         """
         self.known = list(classes)
-        super().__init__(str(root), loader=read_image, is_valid_file=is_image, allow_empty=True)
+        super().__init__(str(root), loader=read_image, is_valid_file=self.is_shown, allow_empty=True)
         data_dir = Path(data_dir or Path(root).parent)
         self.files = [Path(path).relative_to(data_dir).as_posix() for path, _ in self.samples]
 
@@ -43,6 +43,10 @@ class PhotoFolder(ImageFolder):
         """Names of the classes and their labels."""
         classes = self.known or class_folders(directory)
         return classes, {name: label for label, name in enumerate(classes)}
+
+    def is_shown(self, path: str) -> bool:
+        """Whether it is a picture, and in no hidden folder such as `.ipynb_checkpoints`."""
+        return is_image(path) and not any(part.startswith(".") for part in Path(path).relative_to(self.root).parts)
 
     def problems(self) -> list[str]:
         """A line for each class that has no picture here; mentions files that are passed over."""
@@ -87,7 +91,7 @@ def imagefolder(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: in
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
         raise UserError(f"there is no folder {data_dir}; {LAYOUT.format(data_dir)}")
-    if not any(is_image(file) for _, _, names in os.walk(data_dir, followlinks=True) for file in names):
+    if not any(images_in(data_dir)):
         raise UserError(f"there is no image in {data_dir}; {LAYOUT.format(data_dir)}")
     if not (data_dir / "train").is_dir() and not (data_dir / "val").is_dir():
         pictures = PhotoFolder(data_dir, data_dir)

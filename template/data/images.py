@@ -1,5 +1,8 @@
 """Reading pictures: every kind that cameras, scanners and the web produce comes out as the same upright RGB."""
 
+import logging
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +11,20 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from utils import UserError
 
+logger = logging.getLogger(__name__)
+
 
 def is_image(path: str | Path) -> bool:
     """Whether the name is that of a picture; hidden files (`._photo.jpg` of macOS) are not."""
     path = Path(path)
     return path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".")
+
+
+def images_in(folder: str | Path) -> Iterator[str]:
+    """Paths of all pictures below a folder, in links to folders too, but in nothing that is hidden."""
+    for top, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (os.path.join(top, name) for name in names if is_image(name))
 
 
 def read_image(path: str | Path) -> Image.Image:
@@ -30,7 +42,10 @@ def read_image(path: str | Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             image.load()
-            image = ImageOps.exif_transpose(image)
+            try:
+                image = ImageOps.exif_transpose(image)
+            except Exception:  # whatever spoiled EXIF data makes Pillow raise; the picture itself is there
+                logger.debug("%s: the EXIF data cannot be read", path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
         raise UserError(f"cannot read the image {path} ({reason}); replace or remove it") from error

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.splits import Data
 from data.transformation import Transform
-from utils import seeded
+from distributed import rank, world
+from utils import UserError, seeded
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,9 @@ class EpochSampler(Sampler):
     def __init__(self, n: int, seed: int, weights: Sequence[float] | None = None) -> None:
         """Starts with epoch 1.
 
+        Of several processes each gets its share of every batch; to make the shares equal, a few pictures may be shown
+        twice in an epoch.
+
         Args:
             n: pictures in the data set.
             seed: drives order and views.
@@ -72,15 +76,17 @@ class EpochSampler(Sampler):
         self.shares = None if weights is None else np.asarray(weights) / np.sum(weights)
 
     def __len__(self) -> int:
-        """Pictures in an epoch."""
-        return self.n
+        """Pictures in an epoch, for this process."""
+        return -(-self.n // world())
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Pairs of (index, seed of the view)."""
         rng = np.random.default_rng([self.seed, self.epoch])
         self.epoch += 1
         order = rng.permutation(self.n) if self.shares is None else rng.choice(self.n, self.n, p=self.shares)
-        return zip(order.tolist(), rng.integers(2**63, size=self.n).tolist(), strict=True)
+        keys = list(zip(order.tolist(), rng.integers(2**63, size=self.n).tolist(), strict=True))
+        keys += keys[: len(self) * world() - self.n]
+        return iter(keys[rank() :: world()])
 
 
 def make_loaders(
@@ -122,17 +128,26 @@ def make_loader(
 ) -> DataLoader:
     """A loader over one data set, in its order unless there is a sampler among the options.
 
+    Of several processes each gets its share: every item is in exactly one of them.
+
     Args:
         dataset: pictures and labels.
         transform: picture → tensor.
         classes: names of the classes, by label.
-        batch_size: images in a batch; the last one of an epoch may hold fewer.
+        batch_size: images in a batch, of all processes together; the last one of an epoch may hold fewer.
         num_workers: processes that read pictures; by default one for each core, 8 at most, 0 reads in this process.
         options: anything else that torch's DataLoader takes.
+
+    Raises:
+        UserError: there are fewer items than processes.
     """
     num_workers = default_workers(num_workers)
+    if len(dataset) < world():
+        raise UserError(f"{len(dataset)} images cannot be shared by {world()} processes; start fewer")
+    if world() > 1:
+        options = {"sampler": range(rank(), len(dataset), world()), **options}
     options = {
-        "batch_size": batch_size,
+        "batch_size": max(1, batch_size // world()),
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,
         "pin_memory": torch.cuda.is_available(),
@@ -146,4 +161,5 @@ def default_workers(num_workers: int | None) -> int:
     """The number that was asked for, else one for each core that this process may use, 8 at most."""
     if num_workers is not None:
         return num_workers
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))

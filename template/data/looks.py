@@ -13,16 +13,18 @@ from pathlib import Path
 import imagehash
 import numpy as np
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
+from data.imagefolder import PhotoFolder
 from data.loaders import default_workers
+from data.table import Pictures
 from utils import UserError, brief
 
 logger = logging.getLogger(__name__)
 
-# Bits of a hash, grey levels of 256, and 1 for the same: see `near`.
-DISTANCE, DIFFERENCE, CORRELATION = 6, 6.0, 0.95
+# Bits of a hash that may differ, side of a thumbnail in pixels, share of its contrast: see `same_pictures`.
+DISTANCE, SIDE, DIFFERENCE = 6, 12, 0.15
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Look:
         format: as Pillow calls it: "JPEG".
         digest: of the file's bytes, or of the pixels where there is no file.
         hash: 64 bits of a perceptual hash, in hexadecimal.
-        thumbnail: 16 × 16 grey levels, in hexadecimal.
+        thumbnail: SIDE × SIDE × 3 values from 0 to 255, in hexadecimal.
         mean, square: for each channel the mean of the values, from 0 to 1, and of their squares.
     """
 
@@ -45,7 +47,7 @@ class Look:
     format: str = ""
     digest: str = ""
     hash: str = "0" * 16
-    thumbnail: str = "00" * 256
+    thumbnail: str = "00" * (SIDE * SIDE * 3)
     mean: Sequence[float] = (0, 0, 0)
     square: Sequence[float] = (0, 0, 0)
 
@@ -58,13 +60,20 @@ def all_looks(
     at_once: int | None,
     num_workers: int | None,
 ) -> list[Look | None]:
-    """A look at each item: from the cache where the file has not changed since, else at the picture itself."""
-    paths = [folder and folder.resolve() / name for name in files]
+    """A look at each item: from the cache where the file has not changed since, else at the picture itself.
+
+    Only what is read by `data.images` is known by its file; what a data set of one's own makes of one may change.
+    """
+    paths = [
+        folder.resolve() / name if folder and plain else None
+        for name, plain in zip(files, are_plain(dataset), strict=True)
+    ]
     stamps = [stamp(path) if path else None for path in paths]
     with closing(open_cache(cache_dir)) as cache:
-        below = os.fsencode(folder.resolve()) if folder else b""
+        known = [path for path in paths if path]
+        below = os.fsencode(os.path.commonpath(known)).rstrip(b"/") if known else b""
         between = (below + b"/", below + b"0")  # "0" is what follows "/"
-        rows = cache.execute("SELECT path, stamp, look FROM looks_v1 WHERE path > ? AND path < ?", between)
+        rows = cache.execute("SELECT path, stamp, look FROM looks_v2 WHERE path > ? AND path < ?", between)
         cached = {path: (known, text) for path, known, text in rows}
         looks: list[Look | None] = []
         for path, now in zip(paths, stamps, strict=True):
@@ -72,7 +81,7 @@ def all_looks(
             looks.append(Look(**json.loads(text)) if now and known == now else None)
         new = [i for i, one in enumerate(looks) if one is None]
         if at_once is not None and len(new) > at_once:
-            logger.info("%d new pictures: python -m data.check looks at them all, once", len(new))
+            logger.info("%d pictures were not looked at yet: python -m data.check does it", len(new))
             return looks
         found = new_looks(Subset(Looking(dataset, paths), new), num_workers)
         progress = tqdm(found, "looking", len(new), leave=False, dynamic_ncols=True, disable=None)
@@ -88,9 +97,21 @@ def all_looks(
     return looks
 
 
+def are_plain(dataset: Dataset) -> Iterator[bool]:
+    """For each item whether it is a file's picture as `data.images` reads it."""
+    if isinstance(dataset, ConcatDataset):
+        for part in dataset.datasets:
+            yield from are_plain(part)
+    elif isinstance(dataset, Subset):
+        plain = list(are_plain(dataset.dataset))
+        yield from (plain[i] for i in dataset.indices)
+    else:
+        yield from [type(dataset) in (Pictures, PhotoFolder)] * len(dataset)
+
+
 def open_cache(cache_dir: Path) -> sqlite3.Connection:
     """The database of looks; one in memory where the folder cannot be written or the file is spoiled."""
-    table = "CREATE TABLE IF NOT EXISTS looks_v1 (path BLOB PRIMARY KEY, stamp TEXT, look TEXT)"
+    table = "CREATE TABLE IF NOT EXISTS looks_v2 (path BLOB PRIMARY KEY, stamp TEXT, look TEXT)"
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         cache = sqlite3.connect(cache_dir / "looks.sqlite", timeout=30)
@@ -106,7 +127,7 @@ def keep(cache: sqlite3.Connection, rows: Sequence[tuple[bytes, str, str]]) -> N
     """Adds looks to the database, at once, since another training may be writing too."""
     try:
         with cache:
-            cache.executemany("INSERT OR REPLACE INTO looks_v1 VALUES (?, ?, ?)", rows)
+            cache.executemany("INSERT OR REPLACE INTO looks_v2 VALUES (?, ?, ?)", rows)
     except sqlite3.Error as error:
         logger.warning("what is found is not kept (%s)", error)
 
@@ -152,7 +173,6 @@ def new_looks(looking: Dataset, num_workers: int | None) -> Iterator[Look]:
 
 def look_at(image: Image.Image, kind: str, content: bytes) -> Look:
     """A look at a picture in RGB, `content` being the bytes of its file."""
-    grey = image.convert("L")
     counts = np.array(image.histogram(), dtype=np.float64).reshape(3, 256) / (image.width * image.height)
     values = np.arange(256) / 255
     return Look(
@@ -160,8 +180,8 @@ def look_at(image: Image.Image, kind: str, content: bytes) -> Look:
         height=image.height,
         format=kind or "array",
         digest=hashlib.blake2b(content, digest_size=16).hexdigest(),
-        hash=str(imagehash.phash(grey)),
-        thumbnail=grey.resize((16, 16), Image.Resampling.BOX).tobytes().hex(),
+        hash=str(imagehash.phash(image)),
+        thumbnail=image.resize((SIDE, SIDE), Image.Resampling.BICUBIC).tobytes().hex(),
         mean=(counts @ values).tolist(),
         square=(counts @ values**2).tolist(),
     )
@@ -170,63 +190,68 @@ def look_at(image: Image.Image, kind: str, content: bytes) -> Look:
 def same_pictures(looks: Sequence[Look]) -> list[list[int]]:
     """Groups of pictures that are the same: byte by byte, re-encoded or resized. Numbers in rising order.
 
+    Each is compared with the first one of a group only: of a hundred frames of a film, each like the next, the first
+    and the last need not be the same.
+
+    Two whose perceptual hashes (imagehash's `phash`, from a cosine transform) differ in few bits may be the same; they
+    are when their thumbnails agree as well, see `alike`. Not every pair has to be compared: cut into one piece more
+    than the bits that may differ, two hashes have at least one piece in common (Norouzi, Punjani and Fleet, "Fast
+    Search in Hamming Space with Multi-Index Hashing", CVPR 2012).
+
     Args:
         looks: without errors.
     """
-    first: dict[str, int] = {}
-    parents = [first.setdefault(one.digest, i) for i, one in enumerate(looks)]
-
-    def root(i: int) -> int:
-        while parents[i] != i:
-            parents[i] = i = parents[parents[i]]
-        return i
-
-    alone = list(first.values())
+    known: dict[str, int] = {}
+    same_bytes = [known.setdefault(one.digest, i) for i, one in enumerate(looks)]
+    alone = np.array(list(known.values()), dtype=int)
     hashes = np.array([int(looks[i].hash, 16) for i in alone], dtype=np.uint64)
-    thumbnails = np.frombuffer(bytes.fromhex("".join(looks[i].thumbnail for i in alone)), np.uint8).reshape(-1, 256)
-    for a, b in near(hashes, thumbnails):
-        a, b = sorted((root(alone[a]), root(alone[b])))
-        parents[b] = a
+    thumbnails = np.frombuffer(bytes.fromhex("".join(looks[i].thumbnail for i in alone)), np.uint8)
+    thumbnails = thumbnails.reshape(len(alone), SIDE * SIDE, 3)
+
+    bits = 64 // (DISTANCE + 1)
+    pieces = [hashes >> np.uint64(piece * bits) & np.uint64(2**bits - 1) for piece in range(DISTANCE + 1)]
+    orders = [keys.argsort(kind="stable") for keys in pieces]
+    bounds = [
+        [np.searchsorted(keys[order], keys, side) for side in ("left", "right")]
+        for keys, order in zip(pieces, orders, strict=True)
+    ]
+    first = np.arange(len(alone))  # for each the first one of its group
+    for i in range(len(alone)):
+        if first[i] == i:
+            mates = [order[start[i] : end[i]] for order, (start, end) in zip(orders, bounds, strict=True)]
+            others = np.unique(np.concatenate(mates))
+            others = others[(others > i) & (first[others] == others)]
+            others = others[np.bitwise_count(hashes[others] ^ hashes[i]) <= DISTANCE]
+            first[others[alike(thumbnails[i], thumbnails[others])]] = i
+
+    where = dict(zip(alone.tolist(), alone[first].tolist(), strict=True))
     groups: dict[int, list[int]] = {}
-    for i in range(len(looks)):
-        groups.setdefault(root(i), []).append(i)
+    for i, one in enumerate(same_bytes):
+        groups.setdefault(where[one], []).append(i)
     return [group for group in groups.values() if len(group) > 1]
 
 
-def near(hashes: np.ndarray, thumbnails: np.ndarray, rows: int = 1024) -> Iterator[tuple[int, int]]:
-    """Pairs of pictures that look the same; one may come more than once.
+def alike(one: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Whether thumbnails agree: whether they differ by little of the contrast that they have.
 
-    Two whose perceptual hashes (imagehash's `phash`, from a cosine transform) differ in few bits may be; they are when
-    their thumbnails agree as well. Several hundred photographs, re-encoded at qualities from 20 to 90 and resized by
-    1/4 to 2, differed by up to 4 bits and 5.2 grey levels, and no two different ones by less than 9.
-
-    Not every pair has to be compared: cut into one piece more than the bits that may differ, two hashes have at least
-    one piece in common (Norouzi, Punjani and Fleet, "Fast Search in Hamming Space with Multi-Index Hashing", CVPR
-    2012).
+    Differences and contrast are root mean squares. Photographs re-encoded at qualities from 30 to 90 and resized by 1/4
+    to 2 differ by less than 0.08 of their contrast, characters of 28 pixels by less than 0.15, and different pictures,
+    whether photographs, characters or discs of two colours, by at least 0.29. A picture without colour is compared by
+    brightness alone: it may be another one in black and white.
 
     Args:
-        hashes: (N,) of uint64.
-        thumbnails: (N, 256) of uint8.
-        rows: how many are compared with others at a time; bounds the memory.
+        one: (D, 3) of uint8.
+        others: (N, D, 3) of uint8.
+
+    Returns:
+        (N,) of bool.
     """
-    bits = 64 // (DISTANCE + 1)
-    for piece in range(DISTANCE + 1):
-        keys = hashes >> np.uint64(piece * bits) & np.uint64(2**bits - 1)
-        order = keys.argsort(kind="stable")
-        for group in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1):
-            for start in range(0, len(group), rows):
-                differing = np.bitwise_count(hashes[group[start : start + rows], None] ^ hashes[group[start:]])
-                first, second = np.nonzero(differing <= DISTANCE)
-                for a, b in zip(first[second > first], second[second > first], strict=True):
-                    a, b = group[start + a], group[start + b]
-                    if look_alike(thumbnails[a], thumbnails[b]):
-                        yield int(a), int(b)
 
+    def agree(one: np.ndarray, others: np.ndarray) -> np.ndarray:
+        contrast = np.maximum((one.var() + others.var(axis=(1, 2))) / 2, 1)
+        return ((others - one) ** 2).mean(axis=(1, 2)) <= DIFFERENCE**2 * contrast
 
-def look_alike(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two thumbnails, (256,) of uint8, agree in brightness and in pattern."""
-    one, other = one.astype(float), other.astype(float)
-    if np.abs(one - other).mean() > DIFFERENCE:
-        return False
-    one, other = one - one.mean(), other - other.mean()
-    return one @ other >= CORRELATION * np.sqrt((one @ one) * (other @ other))
+    one, others = one.astype(np.float32), others.astype(np.float32)
+    coloured = np.ptp(one, axis=1).any() & (np.ptp(others, axis=2) > 0).any(axis=1)
+    luma = np.array([[0.299], [0.587], [0.114]], np.float32)  # as Pillow weighs red, green and blue
+    return agree(one, others) | (~coloured & agree(one @ luma, others @ luma))

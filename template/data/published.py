@@ -68,6 +68,9 @@ def published(
         try:
             dataset = build(data_dir, **settings, download=True)  # torchvision downloads only what is missing
         except Exception as error:  # no network, a broken download, no permission to write
+            for made in (data_dir / folder, (data_dir / folder).parent):
+                if made != data_dir and made.is_dir() and not any(made.iterdir()):
+                    made.rmdir()
             raise UserError(
                 f"{build.__name__} is not in {data_dir / folder} and cannot be downloaded ({brief(error)}); put the "
                 "published files there, or say with --data-dir where they are"

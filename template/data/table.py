@@ -58,10 +58,12 @@ def table(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0)
     """
     path = find_table(Path(data_dir))
     parts, multilabel, problems = read_parts(path)
+    if "train" not in parts:
+        raise UserError(f"{problems[0] if problems else f'{path} lists no image to train on'}")
     classes = sorted({name for part in parts.values() for _, names in part for name in names})
-    if len(classes) < (1 if multilabel else 2) or "train" not in parts:
-        what = problems[0] if problems else f"{path} names {len(classes)} class(es) to train on"
-        raise UserError(f"{what}; at least two, each with images to train on, are needed")
+    if len(classes) < 2:
+        what = problems[0] if problems else f"{path} names {len(classes)} class"
+        raise UserError(f"{what}; at least two are needed")
     train, val, test = (
         Pictures(path.parent, *encode(parts[part], classes, multilabel), classes) if part in parts else None
         for part in SPLITS
@@ -82,7 +84,7 @@ def read_labelled_table(data_dir: Path, classes: Sequence[str], multilabel: bool
         UserError: there is no table, a row cannot be used, or it names a class that the network does not know.
     """
     path = find_table(Path(data_dir))
-    parts, _, problems = read_parts(path)
+    parts, _, problems = read_parts(path, multilabel)
     rows = [row for part in parts.values() for row in part]
     problems += [
         f"{path}: {name!r} is none of {', '.join(classes)}"
@@ -98,17 +100,27 @@ def read_labelled_table(data_dir: Path, classes: Sequence[str], multilabel: bool
 Row = tuple[str, list[str]]  # a file, and the names of its classes
 
 
-def read_parts(path: Path) -> tuple[dict[str, list[Row]], bool, list[str]]:
-    """What a table lists: the rows of each part, whether an image has several classes, and rows that cannot be used."""
+def read_parts(path: Path, multilabel: bool | None = None) -> tuple[dict[str, list[Row]], bool, list[str]]:
+    """What a table lists: the rows of each part, whether an image has several classes, and rows that cannot be used.
+
+    Args:
+        path: the table.
+        multilabel: whether an image can have several classes; where that is not known, the table tells.
+    """
     rows = read_rows(path)
-    multilabel = any(SEPARATOR in row["label"] for _, row in rows)
+    if multilabel is None:
+        multilabel = any(SEPARATOR in row["label"] for _, row in rows)
     parts: dict[str, list[Row]] = {}
     problems = []
     for line, row in rows:
         names = [name.strip() for name in row["label"].split(SEPARATOR) if name.strip()]
         split = row.get("split", "").lower()
-        if not names and not multilabel:
+        if "more" in row:
+            problems.append(f"{path}, line {line}: more fields than columns; put a | between several labels")
+        elif not names and not multilabel:
             problems.append(f"{path}, line {line}: {row['file']} has no label")
+        elif len(names) > 1 and not multilabel:
+            problems.append(f"{path}, line {line}: {row['file']} has several labels; the network knows of one")
         elif split and split not in SPLIT_NAMES:
             problems.append(f"{path}, line {line}: the split {split!r} is none of {', '.join(SPLITS)}")
         else:
@@ -151,7 +163,7 @@ def read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             header = file.readline()
             file.seek(0)
-            reader = csv.DictReader(file, delimiter=max(",;\t", key=header.count))
+            reader = csv.DictReader(file, restkey="more", delimiter=max(",;\t", key=header.count))
             columns = [(name or "").strip().lower() for name in reader.fieldnames or []]
             if missing := {"file", "label"} - set(columns):
                 raise UserError(f"{path} has no column {sorted(missing)[0]!r}; expected are file,label[,split]")
@@ -159,7 +171,11 @@ def read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
             return [
                 (
                     reader.line_num,
-                    {name: (row[name] or "").strip() for name in ("file", "label", "split") if name in row},
+                    {
+                        name: "".join(row[name] or "").strip()
+                        for name in ("file", "label", "split", "more")
+                        if name in row
+                    },
                 )
                 for row in reader
             ]

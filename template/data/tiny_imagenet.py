@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from torchvision.datasets.utils import extract_archive
 
 from data.splits import FRACTIONS, Data, fill_in
 from data.table import Pictures
-from utils import UserError
+from utils import UserError, brief
 
 NAME = "tiny-imagenet-200"
 URL = f"http://cs231n.stanford.edu/{NAME}.zip"
@@ -43,12 +44,12 @@ def tiny_imagenet(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: 
     train = Pictures(root, files, [where[file.split("/")[1]] for file in files], classes)
 
     annotations = root / "val" / "val_annotations.txt"
-    lines = [line.split("\t") for line in annotations.read_text(encoding="utf-8").splitlines() if line.strip()]
-    known = {line[0]: where.get(line[1]) for line in lines}
+    lines = annotations.read_text(encoding="utf-8", errors="replace").splitlines()
+    known = {
+        name: where.get(rest.split("\t")[0]) for name, tab, rest in (line.partition("\t") for line in lines) if tab
+    }
     there = pictures_in(root / "val" / "images")
-    problems = [
-        f"{annotations}: {name} has the class {known[name]}, which train lacks" for name in known if known[name] is None
-    ]
+    problems = [f"{annotations}: {name} has a class that train lacks" for name in known if known[name] is None]
     problems += [f"{annotations}: there is no picture {name}" for name in sorted(set(known) - set(there))]
     problems += [f"{annotations} does not list {name}" for name in there if name not in known]
     usable = [name for name in there if known.get(name) is not None]
@@ -73,16 +74,16 @@ def find_root(data_dir: Path) -> Path:
     try:
         extract_archive(str(archive), str(unfinished))
         (unfinished / NAME).rename(archive.parent / NAME)
-    except (OSError, ValueError, RuntimeError, BadZipFile) as error:
-        raise UserError(f"{archive} cannot be unpacked ({error})") from error
+    except (OSError, ValueError, RuntimeError, BadZipFile, zlib.error) as error:
+        raise UserError(f"{archive} cannot be unpacked ({brief(error)}); download it again") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return find_root(archive.parent)
 
 
 def pictures_in(folder: Path) -> list[str]:
-    """Names of the pictures in a folder, sorted."""
-    return sorted(name for name in os.listdir(folder) if name.upper().endswith(".JPEG"))
+    """Names of the pictures in a folder, sorted; none if there is no such folder."""
+    return sorted(name for name in os.listdir(folder) if name.upper().endswith(".JPEG")) if folder.is_dir() else []
 
 
 def names_of(wnids: Sequence[str], words: Path) -> list[str]:
@@ -92,7 +93,7 @@ def names_of(wnids: Sequence[str], words: Path) -> list[str]:
         wnids: such as "n01443537".
         words: a line for each of many numbers: number, tab, words with commas between them.
     """
-    lines = words.read_text(encoding="utf-8").splitlines() if words.is_file() else []
+    lines = words.read_text(encoding="utf-8", errors="replace").splitlines() if words.is_file() else []
     known = dict(line.split("\t", 1) for line in lines if "\t" in line)
     first = [known.get(wnid, wnid).split(",")[0].strip() for wnid in wnids]
     times = Counter(first)

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from losses.focal import focal
-from utils import UserError, lookup
+from utils import UserError, brief, lookup, out_of_memory
 
 
 def bce(logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
@@ -53,3 +53,26 @@ def get_loss(
     if "weight" not in signature(loss).parameters:
         raise UserError(f"--balance weights: the loss {name!r} takes no weight for each class; try --balance sampler")
     return partial(loss, weight=torch.as_tensor(weights, dtype=torch.float32, device=device))
+
+
+def check_loss(name: str, n_classes: int, multilabel: bool) -> None:
+    """Tries a loss on labels such as the data has.
+
+    Args:
+        name: a key of `LOSSES`.
+        n_classes: number of classes.
+        multilabel: whether an image can have several.
+
+    Raises:
+        UserError: there is no such loss, or it is not made for such labels.
+    """
+    loss = get_loss(name)
+    try:
+        loss(torch.zeros(2, n_classes), torch.zeros((2, n_classes) if multilabel else 2, dtype=torch.int64))
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        if out_of_memory(error):
+            raise
+        several, suited = ("several classes", "bce") if multilabel else ("one class", "cross_entropy")
+        raise UserError(
+            f"--loss {name} is not for images that have {several} ({brief(error)}); try --loss {suited}"
+        ) from error

@@ -14,6 +14,7 @@ import torch
 import torchvision
 
 from config import Config
+from distributed import one_first
 from models.check import check_batch, check_bf16, check_compile
 from models.classifier import Classifier, Normalize, WeightsError, load_weights
 from models.MyCNN import MyCNN
@@ -70,10 +71,11 @@ def get_model(name: str, n_classes: int, weights: str | Path | None = None) -> C
         return build(n_classes)
     network = build(n_classes, pretrained=weights == "imagenet")
     if weights not in ("imagenet", "none"):
-        if load_weights(network, Path(weights)):
-            network.freeze()
+        network.new = load_weights(network, Path(weights))
+        if network.new:
+            logger.warning("not all of the backbone is in %s, so it is not frozen by itself", weights)
         else:
-            logger.warning("not all of the backbone is in %s, so all of it trains", weights)
+            network.freeze()
     return network
 
 
@@ -102,7 +104,8 @@ def build_network(
         UserError: as `get_model` does; or it cannot be frozen or computed as asked.
     """
     try:
-        network = get_model(config.model, n_classes, "none" if resumed else config.weights)
+        with one_first():  # weights are downloaded once on each machine
+            network = get_model(config.model, n_classes, "none" if resumed else config.weights)
     except WeightsError as error:
         if config.dataset != "demo" or config.weights is not None:
             raise
@@ -113,6 +116,9 @@ def build_network(
     if weights == "none" and freeze not in ("none", 0):
         raise UserError(f"--freeze {freeze}: without weights nothing has been learnt that could be kept")
     network.freeze({"all": None, "none": 0}.get(freeze, freeze))
+    for name, p in network.named_parameters():
+        if name in network.new and not p.requires_grad:
+            raise UserError(f"--freeze {freeze}: {name} is not in {weights}, so it has to train; freeze less")
     if config.unfreeze_at and not network.n_frozen:
         raise UserError(f"--unfreeze-at {config.unfreeze_at}: nothing is frozen; it needs weights, or --freeze")
     network.bf16 = config.bf16 and check_bf16(device)

@@ -30,7 +30,7 @@ def check_batch(network: torch.nn.Module, loader: DataLoader, smallest: int = 2)
             logits = trial.eval()(images)
             tried = images[torch.arange(smallest) % len(images)]  # as many, even where val is smaller
             trial.train()(tried)
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, AssertionError) as error:
         if out_of_memory(error) or (images is None and "stack" not in str(error)):
             raise
         found = "pictures of different sizes" if images is None else f"a batch of shape {tuple(tried.shape)}"

@@ -65,6 +65,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(n_features, n_classes)
         self.n_frozen = 0
         self.mixing: Callable[[torch.Tensor, bool], torch.Tensor] | None = None  # see models/mixing.py
+        self.new: list[str] = []  # what a file of weights did not hold of the backbone
         self.bf16 = False  # whether the backbone computes in half the precision
         self.to(memory_format=torch.channels_last)  # measured on a CPU: a frozen resnet18 is a third faster so
 
@@ -142,7 +143,7 @@ def n_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def load_weights(network: Classifier, file: Path) -> bool:
+def load_weights(network: Classifier, file: Path) -> list[str]:
     """Loads a file of weights where names and shapes match, and says what came of it.
 
     Args:
@@ -150,7 +151,7 @@ def load_weights(network: Classifier, file: Path) -> bool:
         file: a state dict, of a run here (`best.pt`) or of the bare backbone as torchvision names it.
 
     Returns:
-        Whether all of the backbone was in it.
+        Names of the backbone's parameters and statistics that were not in it.
 
     Raises:
         UserError: the file is missing, is none, or nothing in it fits the backbone; nothing has been loaded then.
@@ -186,4 +187,4 @@ def load_weights(network: Classifier, file: Path) -> bool:
     for what, names in (("skipped", skipped), ("left new", new)):
         if names:
             logger.info("  %s: %s", what, ", ".join(names[:6]) + (" …" if len(names) > 6 else ""))
-    return not any(name.startswith("backbone.") for name in new)
+    return [name for name in new if name.startswith("backbone.") and not name.endswith(".num_batches_tracked")]

@@ -60,8 +60,10 @@ class Mixing:
         Raises:
             UserError: it takes no probabilities.
         """
+        weight = getattr(loss, "keywords", {}).get("weight", torch.empty(0))  # of the classes, where they have some
         try:
-            loss(torch.zeros(2, self.n_classes), torch.full((2, self.n_classes), 1 / self.n_classes))
+            logits = torch.zeros(2, self.n_classes, device=weight.device)
+            loss(logits, torch.full_like(logits, 1 / self.n_classes))
         except (RuntimeError, IndexError, TypeError) as error:
             raise UserError("--mix needs a loss that takes probabilities, such as cross_entropy") from error
 

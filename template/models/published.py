@@ -25,9 +25,13 @@ def published(name: str, n_classes: int, pretrained: bool = True) -> Classifier:
         WeightsError: the weights cannot be had.
     """
     weights = weights_of(name)
+    preset = weights.transforms()
     settings = {"weights": weights if pretrained else None}
-    if name in ("googlenet", "inception_v3"):  # their second and third heads are for training from scratch only
-        settings |= {"aux_logits": False, "init_weights": not pretrained}
+    if name.startswith("vit_"):
+        settings["image_size"] = preset.crop_size[0]
+    more_heads = name in ("googlenet", "inception_v3")
+    if more_heads:  # they normalise in their own way, whether pretrained or not
+        settings |= {"aux_logits": True, "init_weights": not pretrained, "transform_input": True}
     try:
         backbone = torchvision.models.get_model(name, **settings)
     except Exception as error:  # no network, no permission, a file in torch's cache that holds something else
@@ -37,7 +41,10 @@ def published(name: str, n_classes: int, pretrained: bool = True) -> Classifier:
             f"the ImageNet weights of {name} cannot be had ({brief(error)}); connect to the internet, or download "
             f"{weights.url} elsewhere and give the file with --weights FILE, or train everything with --weights none"
         ) from error
-    preset = weights.transforms()
+    if more_heads:  # which only serve those who train them from scratch for weeks
+        backbone.aux_logits = False
+        for head in {"aux1", "aux2", "AuxLogits"} & set(dict(backbone.named_children())):
+            setattr(backbone, head, None)
     network = Classifier(backbone, take_off_head(backbone), n_classes, preset.mean, preset.std)
     return network.freeze() if pretrained else network
 
@@ -108,6 +115,9 @@ def suited_size(name: str) -> tuple[int | None, bool]:
     if name in torchvision.models.list_models(module=torchvision.models):
         return weights_of(name).transforms().crop_size[0], name.startswith(("vit_", "maxvit_"))
     if name.startswith("timm/"):
-        settings = import_timm().get_pretrained_cfg(name.removeprefix("timm/"))
+        try:
+            settings = import_timm().get_pretrained_cfg(name.removeprefix("timm/"))
+        except RuntimeError as error:
+            raise UserError(f"timm has no weights {name!r} ({brief(error)})") from error
         return (settings.input_size[-1], settings.fixed_input_size) if settings else (None, False)
     return None, False

@@ -60,6 +60,10 @@ def assert_refused(outcome: tuple[int, str], project: Project, *named: str) -> N
         (("--batch-size", "0"), ("--batch-size 0", "at least 1")),
         (("--image-size", "-3"), ("--image-size -3",)),
         (("--lr", "0"), ("--lr",)),
+        (("--weight-decay", "nan"), ("--weight-decay nan",)),
+        (("--clip", "inf"), ("--clip inf",)),
+        (("--unfreeze-at", "7"), ("--unfreeze-at 7", "ends with epoch 1")),
+        (("--model", "vit_b_32", "--image-size", "100", "--weights", "none"), ("--image-size",)),
         (("--seed", "-1"), ("--seed",)),
         (("--split-seed", str(2**32)), ("--split-seed",)),
         (("--run-name", "../x"), ("--run-name",)),
@@ -221,6 +225,22 @@ def test_a_message_keeps_its_culprit():
     assert (
         str(UserError("Caught UserError in worker 0.\nTraceback:\nutils.UserError: no such file\n")) == "no such file"
     )
+
+
+def test_a_data_folder_that_was_mistyped_is_not_made(train, tmp_path):
+    with pytest.raises(UserError, match="there is no folder"):
+        train(dataset="kmnist", data_dir=tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
+
+
+def test_a_table_may_be_a_link_or_no_plain_file(train, photos, tmp_path):
+    run = train(epochs=1)
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
+    predict.main(predict.Options(run.folder, (photos,), csv=tmp_path / "link.csv", device="cpu"))
+    assert (tmp_path / "link.csv").is_symlink()
+    assert len((tmp_path / "real.csv").read_text().splitlines()) == 41
+    predict.main(predict.Options(run.folder, (photos,), csv=Path("/dev/null"), device="cpu"))
+    assert Path("/dev/null").is_char_device()
 
 
 def test_a_table_that_cannot_be_written(exit_of, photos, tmp_path):

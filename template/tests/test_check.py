@@ -4,13 +4,14 @@ import json
 import shutil
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import imgaug.augmenters as iaa
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torchvision.transforms import v2
 
 import data.looks
@@ -21,6 +22,7 @@ from data.check import Options, check, look
 from data.check import main as command
 from data.demo import draw_demo
 from data.loaders import EpochSampler
+from data.MyDataset import MyDataset
 from data.transformation import ImgAugTransform
 from data.views import count_views, show_views
 from utils import UserError
@@ -72,6 +74,7 @@ def test_planted_faults_are_all_found(spoiled, tmp_path):
     with Image.open(hero / "002.jpg") as image:
         image.resize((image.width // 2, image.height // 2)).save(spoiled / "val" / "hero" / "half.jpg")
         image.resize((image.width * 2, image.height * 2)).save(hero / "double.webp")
+        image.convert("L").save(spoiled / "test" / "hero" / "grey.png")
     shutil.copy(hero / "003.jpg", spoiled / "train" / "helmet" / "other label.jpg")
     picture = spoiled / "val" / "helmet" / "004.jpg"
     picture.write_bytes(picture.read_bytes()[:1500])
@@ -80,14 +83,73 @@ def test_planted_faults_are_all_found(spoiled, tmp_path):
     assert set(findings.unreadable) == {"val/helmet/004.jpg", "test/helmet/empty.jpg"}
     bytes_twice = frozenset({"train/hero/000.jpg", "val/hero/same bytes.jpg"})
     encoded = frozenset({"train/hero/001.jpg", "test/hero/re-encoded.png", "test/hero/re-encoded.jpg"})
-    resized = frozenset({"train/hero/002.jpg", "train/hero/double.webp", "val/hero/half.jpg"})
+    resized = frozenset({"train/hero/002.jpg", "train/hero/double.webp", "val/hero/half.jpg", "test/hero/grey.png"})
     labelled = frozenset({"train/hero/003.jpg", "train/helmet/other label.jpg"})
     assert files(findings.duplicates) == {bytes_twice, encoded, resized, labelled}
     assert files(findings.leaks) == {bytes_twice, encoded, resized}
     assert files(findings.conflicts) == {labelled}
     item = next(item for group in findings.duplicates for item in group if "half" in item["file"])
     assert item == {"file": "val/hero/half.jpg", "split": "val", "label": "hero"}
-    assert findings.formats == {"JPEG": 75, "PNG": 1, "WEBP": 1}
+    assert findings.formats == {"JPEG": 75, "PNG": 2, "WEBP": 1}
+
+
+def test_colours_count_and_a_film_is_one_group(tmp_path):
+    rng = np.random.default_rng(0)
+    discs = []
+    for i in range(20):
+        for colour in (200, 60, 60), (60, 128, 60):  # as bright as each other
+            disc = Image.new("RGB", (96, 96), "white")
+            ImageDraw.Draw(disc).ellipse((10 + i, 20, 66 + i, 76), fill=colour)
+            discs.append(disc)
+    looks = [data.looks.look_at(disc, "PNG", disc.tobytes()) for disc in discs]
+    groups = data.looks.same_pictures(looks)
+    assert not [group for group in groups if len({i % 2 for i in group}) > 1]
+
+    frame = np.asarray(discs[0], dtype=int)
+    frames = [
+        Image.fromarray((frame + rng.normal(0, 3, frame.shape)).clip(0, 255).astype(np.uint8)) for _ in range(900)
+    ]
+    looks = [data.looks.look_at(one, "PNG", one.tobytes()) for one in frames]
+    assert [len(group) for group in data.looks.same_pictures(looks)] == [900]
+
+
+def test_a_long_pan_is_not_one_picture():
+    """Each frame is like the next, the first not like the last."""
+    rng = np.random.default_rng(0)
+    wide = Image.fromarray(rng.integers(0, 255, (20, 60, 3), dtype=np.uint8)).resize((1800, 600))
+    frames = [wide.crop((2 * i, 0, 2 * i + 600, 600)).resize((96, 96)) for i in range(100)]
+    groups = data.looks.same_pictures([data.looks.look_at(one, "PNG", one.tobytes()) for one in frames])
+    assert max(map(len, groups)) < 20
+
+
+def test_characters_are_found_again_when_resized_or_re_encoded():
+    rng = np.random.default_rng(0)
+    looks = []
+    for _ in range(40):
+        strokes = (rng.random((5, 5)) < 0.4).astype(np.uint8) * 255
+        character = Image.fromarray(strokes).resize((28, 28)).convert("RGB")
+        encoded = BytesIO()
+        character.save(encoded, "JPEG", quality=75)
+        for one in character, character.resize((56, 56)), Image.open(encoded).convert("RGB"):
+            looks.append(data.looks.look_at(one, "PNG", one.tobytes()))
+    assert data.looks.same_pictures(looks) == [[i, i + 1, i + 2] for i in range(0, 120, 3)]
+
+
+def test_a_class_of_a_table_that_is_missing_somewhere(clean, tmp_path, caplog):
+    rows = [f"train/{c}/{i:03}.jpg,{c},train" for c in ("helmet", "hero") for i in range(20)]
+    rows += [f"val/helmet/{i:03}.jpg,helmet,{'val' if i < 4 else 'test'}" for i in range(8)]
+    table = Path(shutil.copytree(clean, tmp_path / "data")) / "labels.csv"
+    table.write_text("\n".join(["file,label,split", *rows, "val/hero/000.jpg,hero,test"]))
+    check(get_data("csv", table), tmp_path / "cache", Config())
+    assert "no picture to validate: hero" in caplog.text
+    with pytest.raises(UserError, match="no picture to validate: hero"):
+        check(get_data("csv", table), tmp_path / "cache", Config(strict=True))
+    table.write_text(
+        "\n".join(["file,label,split", *(row for row in rows if "hero" not in row), "val/hero/1.jpg,hero,val"])
+    )
+    shutil.copy(clean / "val" / "hero" / "001.jpg", table.parent / "val" / "hero" / "1.jpg")
+    with pytest.raises(UserError, match="no picture to train with: hero"):
+        check(get_data("csv", table), tmp_path / "cache", Config())
 
 
 def test_a_class_that_is_missing_somewhere(spoiled, tmp_path):
@@ -137,6 +199,34 @@ def test_what_is_known_is_not_read_again(spoiled, tmp_path, monkeypatch):
     shutil.copytree(spoiled, tmp_path / "elsewhere")
     assert findings_of(tmp_path / "elsewhere", tmp_path).looked_at == 72
     assert len(looked) == 72 * 2 + 1
+
+
+def test_files_outside_of_the_folder_are_known_again_too(clean, tmp_path, monkeypatch):
+    table = tmp_path / "labels.csv"
+    rows = [f"{clean}/train/{c}/{i:03}.jpg,{c}" for c in ("helmet", "hero") for i in range(20)]
+    table.write_text("\n".join(["file,label", *rows]))
+    findings_of(table, tmp_path, "csv")
+    monkeypatch.setattr(data.looks, "look_at", lambda *_: 1 / 0)
+    assert not findings_of(table, tmp_path, "csv").unreadable
+
+
+def test_what_a_data_set_of_ones_own_makes_of_a_file_is_not_taken_from_the_cache(clean, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for path in (clean / "train").rglob("*.jpg"):
+        shutil.copy(path, mine / f"{path.parent.name}_{path.name}")
+    before = findings_of(mine, tmp_path, "my_dataset")
+    pictures = get_data("my_dataset", mine)
+    for part in pictures.train, pictures.val, pictures.test:
+        dataset = part.dataset
+        dataset.__class__ = type("Darker", (type(dataset),), {"__getitem__": darker})
+    assert look(pictures, tmp_path / "cache").mean == pytest.approx([m / 2 for m in before.mean], abs=0.01)
+
+
+def darker(self, index):
+    """A picture of half the brightness."""
+    image, label = MyDataset.__getitem__(self, index)
+    return image.point(lambda value: value // 2), label
 
 
 def test_a_cache_that_is_spoiled_or_cannot_be_written_costs_a_warning(spoiled, tmp_path, caplog):

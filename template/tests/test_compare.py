@@ -72,28 +72,32 @@ def test_settings_are_trained_compared_and_not_trained_again(run_compare, projec
     assert not error
     assert "B beats A: " in said[-1]
     runs = project.checkpoint_dir
-    assert sorted(path.name for path in runs.iterdir()) == [f"rates-{letter}-{k}" for letter in "AB" for k in range(2)]
-    splits = {path.name: json.loads((path / "split.json").read_text()) for path in runs.iterdir()}
-    assert splits["rates-A-0"] == splits["rates-B-0"] != splits["rates-A-1"]
-    assert len({tuple(split["test"]) for split in splits.values()}) == 1
-    first, second = splits["rates-A-0"], splits["rates-A-1"]
+    names = sorted(path.name for path in runs.iterdir())
+    assert [name.rpartition("-")[2] for name in names] == ["fold12", "fold22"] * 2
+    assert all(name.startswith("rates-lr=0.01-") for name in names[2:]) != all("lr=" in name for name in names[:2])
+    splits = [json.loads((runs / name / "split.json").read_text()) for name in names]
+    assert splits[0] == splits[2] != splits[1]
+    assert len({tuple(split["test"]) for split in splits}) == 1
+    first, second = splits[:2]
     assert sorted(first["val"] + second["val"]) == sorted(first["train"] + first["val"])
     stamps = {path: path.stat().st_mtime_ns for path in runs.glob("*/metrics.json")}
-    shutil.rmtree(runs / "rates-B-1")
+    shutil.rmtree(runs / names[3])
     _, again = run_compare("", "lr=0.01", folds=2, name="rates")
     assert again[-4:] == said[-4:]
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items() if "B-1" not in str(path))
-    error, _ = run_compare("", "lr=0.02", folds=2, name="rates")
-    assert "another comparison 'rates'" in error
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items() if names[3] not in str(path))
+    _, other = run_compare("", "lr=0.5", folds=2, name="rates")  # the first setting is known, the other is not mixed up
+    assert other[-4] == said[-4]
+    assert len(list(runs.iterdir())) == 6
     error, _ = run_compare("", "model=nothing", seeds=2, name="failing")
-    assert "failing-B-0 has failed: unknown model 'nothing'" in error
+    assert "has failed: unknown model 'nothing'" in error
     error, _ = run_compare("", "split-seed=5", seeds=2, name="splits")
     assert "do not share their test pictures" in error
 
 
 def test_an_interrupted_run_of_a_comparison_goes_on(run_compare, project, monkeypatch):
     run_compare("", "lr=0.01", seeds=2, name="a")
-    run = Run(project.checkpoint_dir / "a-A-1")
+    (folder,) = project.checkpoint_dir.glob("a-lr=0.01-*-seed1")
+    run = Run(folder)
     expected = run.predictions.read_bytes()
     run.metrics.unlink()
     run.predictions.unlink()
@@ -102,7 +106,21 @@ def test_an_interrupted_run_of_a_comparison_goes_on(run_compare, project, monkey
     assert "2 seeds, 8 test pictures" in said
 
 
+def test_what_is_wrong_with_a_setting_is_said_before_the_first_run(run_compare, project):
+    for setting, message in (
+        ("seed=7", "--seed in a setting"),
+        ("run_name=x", "--run-name in a setting"),
+        ("epochs=0", "--epochs 0"),
+    ):
+        error, _ = run_compare("", setting, seeds=2)
+        assert message in error
+    with pytest.raises(SystemExit):
+        run_compare("", "optimzer=sgd", seeds=2)
+    assert not project.checkpoint_dir.exists()
+
+
 def test_settings_are_typed_without_dashes():
+    assert compare.typed("data_dir=/a,b split=0.8,0.1,0.1") == ["--data-dir", "/a,b", "--split", "0.8", "0.1", "0.1"]
     assert compare.typed("lr=0.1 metrics=f1,auc strict") == ["--lr", "0.1", "--metrics", "f1", "auc", "--strict"]
     with pytest.raises(UserError, match="at least two"):
         compare.Options(("lr=0.1",))

@@ -85,6 +85,18 @@ def test_a_broken_image_in_a_worker_is_still_one_line(photos, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_spoiled_exif_data_costs_no_picture(tmp_path, monkeypatch):
+    import struct
+
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "a.jpg")
+
+    def spoiled(image):
+        raise struct.error("required argument is not an integer")
+
+    monkeypatch.setattr("data.images.ImageOps.exif_transpose", spoiled)
+    assert read_image(tmp_path / "a.jpg").size == (30, 20)
+
+
 def test_a_bomb_is_refused_by_name(tmp_path, monkeypatch):
     Image.new("L", (300, 300)).save(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)

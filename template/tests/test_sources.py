@@ -20,7 +20,7 @@ import evaluate
 import predict
 from data import DATASETS, get_data
 from data.splits import Data, check_problems, file_names, fill_in, labels
-from data.table import Pictures
+from data.table import Pictures, read_labelled_table
 from utils import UserError
 
 
@@ -34,6 +34,52 @@ def write_table(path: Path, rows: list[tuple[str, ...]], header: str = "file,lab
 
 
 # Tables
+
+
+def test_labels_that_only_look_like_one_or_several(train, photos, tmp_path):
+    folder = Path(shutil.copytree(photos, tmp_path / "data"))
+    rows = [(f"train/{c}/{i:03}.jpg", c) for c in ("helmet", "hero") for i in range(12)]
+    write_table(folder / "more.csv", [("train/hero/000.jpg", "hero", "helmet"), *rows], "file,label")
+    (problem,) = get_data("csv", folder / "more.csv").problems
+    assert "line 2: more fields than columns; put a |" in problem
+
+    one = write_table(folder / "labels.csv", rows, "file,label")
+    run = train(dataset="csv", data_dir=one, epochs=1, run_name="one", split=(0.5, 0.25, 0.25))
+    several = write_table(
+        tmp_path / "data" / "several.csv", [*rows[1:], ("train/hero/001.jpg", "hero|helmet")], "file,label"
+    )
+    with pytest.raises(UserError, match=r"several labels; the network knows of one"):
+        read_labelled_table(several, ["helmet", "hero"], multilabel=False)
+    several.rename(one)
+    with pytest.raises(UserError, match="several classes now"):
+        evaluate.main(evaluate.Options(run.folder, num_workers=0, device="cpu"))
+    none = write_table(folder / "none.csv", [("train/hero/000.jpg", "hero"), ("train/hero/001.jpg", "")], "file,label")
+    assert read_labelled_table(none, ["helmet", "hero"], multilabel=True).targets == [(0, 1), (0, 0)]
+
+
+def test_a_file_listed_twice_and_a_fold(train, photos, tmp_path):
+    folder = Path(shutil.copytree(photos, tmp_path / "data"))
+    rows = [(f"train/{c}/{i:03}.jpg", c) for c in ("helmet", "hero") for i in range(12)]
+    table = write_table(folder / "labels.csv", [*rows, rows[0]], "file,label")
+    run = train(data_dir=table, epochs=1, fold=(1, 3))  # a table is known by its name
+    evaluate.main(evaluate.Options(run.folder, num_workers=0, device="cpu"))
+    metrics = json.loads(run.metrics.read_text())
+    assert json.loads((run / "evaluate-test.json").read_text())["test_acc"] == metrics["test_acc"]
+
+
+def test_one_picture_less_does_not_make_other_pictures_of_them(train, photos, tmp_path):
+    folder = Path(shutil.copytree(photos / "train", tmp_path / "one"))
+    run = train(data_dir=folder, epochs=1)
+    (folder / json.loads(run.split.read_text())["train"][0]).unlink()
+    with pytest.raises(UserError, match="1 images of this run are not"):
+        evaluate.main(evaluate.Options(run.folder, data_dir=folder, num_workers=0, device="cpu"))
+    assert not (run / "evaluate-folder.json").exists()
+
+
+def test_what_is_hidden_is_no_picture(photos, tmp_path):
+    folder = Path(shutil.copytree(photos, tmp_path / "data"))
+    shutil.copytree(folder / "train" / "hero", folder / "train" / "hero" / ".ipynb_checkpoints")
+    assert len(get_data("imagefolder", folder).train) == 24
 
 
 def test_a_table_says_what_is_what(photos, tmp_path):
@@ -81,6 +127,8 @@ def test_rows_that_cannot_be_used_are_named_by_their_line(photos, tmp_path):
         get_data("csv", write_table(tmp_path / "a.csv", [("a", "b")], "name,label"))
     with pytest.raises(UserError, match=r"labels\.csv"):
         get_data("csv", tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no image to train on"):
+        get_data("csv", write_table(folder / "val.csv", [("train/hero/000.jpg", "hero", "val")]))
     with pytest.raises(UserError, match="at least two"):
         get_data("csv", write_table(folder / "one.csv", [("train/hero/000.jpg", "hero")] * 9, "file,label"))
 
@@ -248,8 +296,10 @@ def test_what_is_not_there_is_downloaded(tmp_path, monkeypatch):
         server.shutdown()
     monkeypatch.setattr(KMNIST, "mirrors", ["http://127.0.0.1:1/"])
     assert len(get_data("kmnist", tmp_path / "new").train) == 54  # and then it is there
+    (tmp_path / "offline").mkdir()
     with pytest.raises(UserError, match=r"KMNIST/raw.*--data-dir"):
         get_data("kmnist", tmp_path / "offline")
+    assert not list((tmp_path / "offline").iterdir())
 
 
 def test_photographs_of_torchvision(tmp_path, monkeypatch):
@@ -373,6 +423,15 @@ def test_labels_and_pictures_of_tiny_imagenet_that_do_not_match_are_named(tiny):
     assert len(problems) == 2
     assert "no picture val_3.JPEG" in problems[0]
     assert "does not list val_99.JPEG" in problems[1]
+    with open(tiny / "val" / "val_annotations.txt", "ab") as file:
+        file.write(b"\nval_100.JPEG n01443537\nval_101.JPEG\tn0\xff\n")
+    (tiny / "words.txt").write_bytes(b"n01443537\tcaf\xe9\n")
+    shutil.rmtree(tiny / "train" / "n02124075" / "images")
+    shutil.rmtree(tiny / "val" / "images")
+    data = get_data("tiny_imagenet", tiny)
+    assert any("val_101.JPEG has a class that train lacks" in problem for problem in data.problems)
+    assert len(data.problems) == 12 + 2
+    assert len(data.train) + len(data.val) == 40
 
 
 # One's own

@@ -150,13 +150,11 @@ def simulate(config: Config, run: Run, accuracies: list[float], losses: list[flo
     from poutyne import Model
     from poutyne.framework.callbacks.callbacks import CallbackList
 
-    network = nn.Linear(1, 1)
+    network = MyCNN(2, width=8)
     model = Model(network, torch.optim.Adam(network.parameters(), lr=1.0), "mse")
     run.folder.mkdir(parents=True, exist_ok=True)
     callbacks = [
-        c
-        for c in get_callbacks(config, MyCNN(2, width=8), run, [], None)
-        if type(c).__name__ not in ("Progress", "CSVLogger")
+        c for c in get_callbacks(config, network, run, [], None) if type(c).__name__ not in ("Progress", "CSVLogger")
     ]
     callbacks = CallbackList(callbacks)
     callbacks.set_model(model)
@@ -166,7 +164,7 @@ def simulate(config: Config, run: Run, accuracies: list[float], losses: list[flo
     rates = []
     for epoch, accuracy in enumerate(accuracies, start=1):
         with torch.no_grad():
-            network.weight.fill_(epoch)
+            network.head.bias.fill_(epoch)
         loss = (losses or [1.0] * len(accuracies))[epoch - 1]
         callbacks.on_epoch_end(
             epoch, {"epoch": epoch, "time": 1.0, "loss": loss, "val_loss": loss, "val_acc": accuracy}
@@ -174,7 +172,7 @@ def simulate(config: Config, run: Run, accuracies: list[float], losses: list[flo
         rates.append(model.optimizer.param_groups[0]["lr"])
         if model.stop_training:
             break
-    return rates, torch.load(run.best, weights_only=True)["weight"].item()
+    return rates, torch.load(run.best, weights_only=True)["head.bias"][0].item()
 
 
 def test_an_accuracy_that_rises_never_cuts_the_rate(tmp_path):

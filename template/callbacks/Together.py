@@ -1,0 +1,36 @@
+"""Several processes, one training: the same figures in all of them, and so the same decisions."""
+
+from collections import Counter
+
+from poutyne import Callback
+
+from distributed import average, synchronize
+
+
+class Together(Callback):
+    """Makes the figures of an epoch those of all images, whichever process has seen them. Must be the first callback.
+
+    Averages are taken by images, not by processes: their shares need not be equally large.
+    """
+
+    def on_epoch_begin(self, epoch_number: int, logs: dict) -> None:
+        """Starts to count images."""
+        self.images: Counter[str] = Counter()
+
+    def on_train_batch_end(self, batch_number: int, logs: dict) -> None:
+        """Counts images trained on."""
+        self.images["train"] += logs["size"]
+
+    def on_valid_begin(self, logs: dict) -> None:
+        """Each process has gathered statistics of its own pictures in BatchNorm layers; from here on they are equal."""
+        synchronize(self.model.network, buffers_only=True)
+
+    def on_valid_batch_end(self, batch_number: int, logs: dict) -> None:
+        """Counts images scored."""
+        self.images["val"] += logs["size"]
+
+    def on_epoch_end(self, epoch_number: int, logs: dict) -> None:
+        """Changes the figures in place, for all callbacks that follow."""
+        names = [name for name in logs if name not in ("epoch", "time")]
+        counts = {name: self.images["val" if name.startswith("val_") else "train"] for name in names}
+        logs.update(average({name: float(logs[name]) * counts[name] for name in names}, counts))
