@@ -102,6 +102,8 @@ def run_script(main: Callable[[Any], None], parse: Callable[[], Any]) -> None:
         code, message = 1, f"error: {error}{'; make room, and go on with --resume' if full else ''}"
     else:
         return
+    if world() > 1:  # torchrun tells the others to end as soon as one does; this one is about to
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if says_it_first(message):
         print(message, file=sys.stderr)
     sys.exit(code)

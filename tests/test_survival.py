@@ -22,7 +22,7 @@ def test_fifty_kills_lose_nothing():
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["kills"] == 50
-    assert found["loaded"] + found["too early to resume"] == 50
+    assert found["loaded"] + found.get("too early to resume", 0) == 50
     for place in ("half a checkpoint", "before the move", "after the move", "in training", "in validation"):
         assert found[place] > 0
 
@@ -93,7 +93,7 @@ def test_a_process_that_dies_ends_the_job_and_the_run_goes_on_with_another_numbe
         finally:
             process.kill()
         assert process.returncode != 0
-        assert err.count("Traceback (most recent call last)") <= 1  # torchrun's own
+        assert err.count("Traceback (most recent call last)") <= 1, err  # torchrun's own
         kept, log = log[:-1], rows(run_dir / "log.csv")
         assert log[: len(kept)] == kept
         assert [int(row["epoch"]) for row in log] == list(range(1, len(log) + 1))
