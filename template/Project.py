@@ -48,6 +48,9 @@ class Run:
     config = property(lambda self: self / "config.json")  # every option, versions, git commit
     classes = property(lambda self: self / "classes.json")  # names by label
     thresholds = property(lambda self: self / "thresholds.json")  # by class; only where an image can have several
+    check = property(lambda self: self / "check.json")  # what data.check says of its pictures
+    calibration = property(lambda self: self / "calibration.json")  # when the network is sure
+    report = property(lambda self: self / "report.html")  # all of it on one page
     split = property(lambda self: self / "split.json")  # files of each part
     best = property(lambda self: self / "best.pt")  # weights of the best epoch
     last = property(lambda self: self / "last.pt")  # all that resume needs

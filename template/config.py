@@ -69,6 +69,8 @@ class Config:
     """Figures in the log beside loss and accuracy: f1, precision, recall (macro; or f1_weighted …), auc, top5 or your own in metrics/."""
     patience: int | None = None
     """Epochs without improvement until training stops; after half of them the rate is cut. If not given: epochs / 2."""
+    risk: float = 0.05
+    """The share of wrong answers that predict.py may give; where it would be more, it says unsure."""
 
     find_lr: bool = False
     """Before the training, try learning rates and draw which one suits into lr_finder.png; changes nothing else."""
@@ -113,6 +115,8 @@ class Config:
         for name in ("lr", "clip"):
             if (value := getattr(self, name)) is not None and not 0 < value < float("inf"):
                 raise UserError(f"--{name} {value}: a number above 0 is needed")
+        if not 0 < self.risk < 1:
+            raise UserError(f"--risk {self.risk}: a share between 0 and 1 is needed")
         name = self.run_name
         if name is not None and (name in ("", ".", "..") or set(name) & set("/\\\0") or len(os.fsencode(name)) > 200):
             raise UserError(f"--run-name {name!r}: give a plain folder name")

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Options:
-    """Scores a finished run and writes evaluate-<split>.json and .png into its folder."""
+    """Scores a finished run; writes evaluate-<split>.json and .png, and the page, into its folder."""
 
     run_dir: Positional[Path]
     """The run's folder."""
@@ -52,13 +52,15 @@ def main(options: Options) -> None:
     from poutyne import Model
 
     import plots
+    from calibration import load_calibration
     from data import get_data, get_transforms, make_loader
     from data.imagefolder import read_labelled
     from data.table import read_labelled_table
     from distributed import connect, rank
     from losses import get_loss
     from models import load_network
-    from report import score
+    from page import write_page
+    from scores import predict, score
     from utils import get_device, read_json, write_json
 
     run = open_run(options.run_dir)
@@ -90,12 +92,15 @@ def main(options: Options) -> None:
         dataset, val_transform, classes, batch_size=options.batch_size, num_workers=options.num_workers
     )
 
-    scores = score(model, loss, loader, thresholds)
+    predicted = predict(model, loader)
     if rank() > 0:
         return
+    scores = score(*predicted, loss, thresholds, load_calibration(run).temperature)
     write_json(run / f"evaluate-{part}.json", scores.named(part))
     plots.confusion(scores.confusion, classes).savefig(run / f"evaluate-{part}.png")
-    logger.info("%s: %s", part, scores)
+    page = run.report if part == "test" else run / f"evaluate-{part}.html"
+    write_page(run, scores, dataset, part, page)
+    logger.info("%s: %s; open %s", part, scores, page)
 
 
 if __name__ == "__main__":

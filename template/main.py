@@ -69,7 +69,7 @@ def main(config: Config, project: Project = project) -> Run:
     config = suit(config, data)
     check_loss(config.loss, len(data.classes), data.multilabel)
     train_transform, val_transform = get_transforms(config.image_size, config.augmentation)
-    statistics = check(data, project.cache_dir, config).statistics
+    findings = check(data, project.cache_dir, config)
     class_weights, image_weights = balance(config.balance, data)
     loss = get_loss(config.loss, class_weights, device)
     train_dl, val_dl, test_dl = make_loaders(
@@ -82,7 +82,7 @@ def main(config: Config, project: Project = project) -> Run:
         num_workers=config.num_workers,
     )
 
-    network, config = build_network(config, len(data.classes), statistics, device, resumed=state is not None)
+    network, config = build_network(config, len(data.classes), findings.statistics, device, resumed=state is not None)
     if config.mix != "none":
         network.mixing = Mixing(config.mix, len(data.classes))
         loss = network.mixing.mixed(loss)
@@ -93,7 +93,7 @@ def main(config: Config, project: Project = project) -> Run:
         get_trackers(config.trackers, run, project.env_file, val_dl) as trackers,
     ):
         if rank() == 0:
-            write_start(run, network, train_dl, val_dl, config.image_size)
+            write_start(run, network, train_dl, val_dl, config.image_size, findings)
         if config.compile:
             network.backbone.compile()
         model = Model(
@@ -121,7 +121,7 @@ def main(config: Config, project: Project = project) -> Run:
             network.load_state_dict(torch.load(run.best, map_location=device, weights_only=True))
         synchronize(network)
         network.bf16 = False  # final scores are those that evaluate.py and predict.py compute
-        write_report(run, model, get_loss(config.loss), val_dl, test_dl, trackers)
+        write_report(run, model, get_loss(config.loss), config.risk, val_dl, test_dl, trackers)
     return run
 
 

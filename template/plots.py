@@ -7,10 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import font_manager
+from matplotlib import font_manager, rcParams
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from calibration import Bins
+
+# Columns of log.csv that Timing writes, and what they are called.
+TIMES = {"wait_time": "waiting for pictures", "train_time": "training", "val_time": "validation"}
 
 
 def image_grid(images: Sequence[Any], titles: Sequence[str], columns: int = 8) -> Figure:
@@ -51,6 +56,11 @@ def as_typed() -> dict[str, Any]:
     return {"parse_math": False, "fontfamily": ["DejaVu Sans", *sorted(others)]}
 
 
+def ink() -> str:
+    """The colour of text, dark or light as the style of the moment has it."""
+    return rcParams["text.color"]
+
+
 def curves(log: dict[str, list[float]], best_epoch: int, monitor: str) -> Figure:
     """Loss, accuracy and learning rate over the epochs.
 
@@ -68,7 +78,7 @@ def curves(log: dict[str, list[float]], best_epoch: int, monitor: str) -> Figure
             axes.plot(log["epoch"], log[name], style, marker=".", label=label)
             if name == monitor:
                 value = log[name][log["epoch"].index(best_epoch)]
-                axes.plot(best_epoch, value, "o", ms=10, mfc="none", mec="k", label=f"best: epoch {best_epoch:.0f}")
+                axes.plot(best_epoch, value, "o", ms=10, mfc="none", mec=ink(), label=f"best: epoch {best_epoch:.0f}")
         axes.set(title=title, xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
@@ -117,7 +127,7 @@ def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     for start, width, label, colour in ((0 * found, found, "found", "C0"), (found, missed, "missed", "0.75")):
         axes.barh(rows, width, left=start, color=colour, label=label)
     axes.barh(rows, -made_up, color="C3", label="made up")
-    axes.axvline(0, color="k", lw=0.8)
+    axes.axvline(0, color=ink(), lw=0.8)
     axes.set_yticks(rows, classes, fontsize=max(4.0, 9 - len(classes) / 20), **as_typed())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter(lambda x, _: f"{abs(x):.0f}")
@@ -149,4 +159,67 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
             colour = "white" if sum(to_rgb(picture.cmap(shares[i, j]))) < 1.5 else "black"
             axes.text(j, i, counts[i, j], ha="center", va="center", color=colour, fontsize=size)
     figure.colorbar(picture, label="share of the true class", shrink=0.8)
+    return figure
+
+
+def reliability(bins: Bins, what: str) -> Figure:
+    """How often the network is right when it says how sure it is.
+
+    Args:
+        bins: of its probabilities.
+        what: is shared out, for the axis: "right", or where an image can have several classes "there".
+    """
+    figure = Figure(figsize=(4.4, 4), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    full = bins.counts > 0
+    width = 1 / len(bins.counts)
+    axes.bar((np.arange(len(bins.counts)) + 0.5)[full] * width, bins.right[full], 0.9 * width, alpha=0.8)
+    axes.plot([0, 1], [0, 1], "--", color=ink(), lw=1, label="as often as it says")
+    axes.plot(bins.said[full], bins.right[full], "o", color="C1", ms=4, label=f"said, and {what}")
+    axes.set(
+        xlim=(0, 1), ylim=(0, 1), xlabel="probability that is said", ylabel=f"share that is {what}", aspect="equal"
+    )
+    axes.legend(fontsize=8, loc="upper left")
+    return figure
+
+
+def risk_coverage(confidence: np.ndarray, right: np.ndarray, threshold: float | None) -> Figure:
+    """What share of its answers is wrong, if the network answers only where it is surest.
+
+    Args:
+        confidence: (N,) probability of each answer.
+        right: (N,) of bool.
+        threshold: below it `predict.py` says unsure; is marked.
+    """
+    figure = Figure(figsize=(4.4, 4), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    order = np.argsort(-confidence, kind="stable")
+    answered = np.arange(1, len(order) + 1)
+    axes.step(100 * answered / len(order), 100 * np.cumsum(~right[order]) / answered, where="post")
+    if threshold is not None:
+        share = 100 * np.mean(confidence >= threshold)
+        axes.axvline(share, color="C1", ls="--", label=f"sure enough: {share:.0f} %")
+        axes.legend(fontsize=8)
+    axes.set(xlim=(0, 101), xlabel="pictures answered, %", ylabel="of these wrong, %")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def times(log: dict[str, list[float]]) -> Figure:
+    """What each epoch spent its time on.
+
+    Args:
+        log: columns of log.csv; those that end in `_time`, in seconds.
+    """
+    figure = Figure(figsize=(9.5, 2.4), layout="constrained", dpi=110)
+    axes = figure.add_subplot()
+    below = np.zeros(len(log["epoch"]))
+    for name, label in TIMES.items():
+        if name in log:
+            axes.bar(log["epoch"], log[name], bottom=below, label=label)
+            below += log[name]
+    axes.set(xlabel="epoch", ylabel="seconds")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside right upper", fontsize=8)
     return figure

@@ -2,14 +2,18 @@
 
 python predict.py checkpoint/RUN photo.jpg more_photos/
 python predict.py checkpoint/RUN photos/ --csv predictions.csv
+python predict.py checkpoint/RUN "photos/*.jpg" --top 3 --json predictions.json
 """
 
 import csv
+import glob
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
@@ -20,76 +24,93 @@ from utils import UserError, replacing, run_script
 if TYPE_CHECKING:
     import torch
 
+    from calibration import Calibration
+
+UNSURE = "unsure"
+
 
 @dataclass(frozen=True)
 class Options:
-    """Says what is on pictures, with the network of a finished run."""
+    """Says what is on pictures, with the network of a finished run, or unsure."""
 
     run_dir: Positional[Path]
     """The run's folder."""
     paths: Positional[tuple[Path, ...]]
-    """Pictures, or folders that are searched for pictures, with all that is below them."""
+    """Pictures, patterns such as "*.jpg", or folders that are searched for pictures, with all that is below them."""
+    top: int | None = None
+    """The K most probable classes of each image, one a line, however sure."""
     csv: Path | None = None
     """A file for the results: file,class,probability. Several classes of an image have a | between them."""
+    json: Path | None = None
+    """The same as a list of {"file", "sure", "classes": [{"class", "probability"}]}."""
     batch_size: int = 32
     """Images that go through the network at a time."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps, xpu."""
+    num_workers: int | None = None
+    """Processes that read images. If not given: one a core, 8 at most; none for a few images."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
-        check_at_least(1, self, "batch_size")
+        check_at_least(1, self, "batch_size", "top")
+        check_at_least(0, self, "num_workers")
         check_file("csv", self.csv)
+        check_file("json", self.json)
 
 
 def main(options: Options) -> None:
-    """Run → network → images → classes.
+    """Run → network → images → classes. However many images there are, memory holds a few batches of them.
 
-    A picture that cannot be read is named and passed over; the exit code is 1 then.
+    A picture that cannot be read is named at the end and passed over; the exit code is 1 then.
 
     Raises:
         UserError: it is no run, a path does not exist, or there is no picture that can be read.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     import torch
     from poutyne import Model
+    from torch.utils.data import DataLoader
+    from tqdm import tqdm
 
+    from calibration import load_calibration
     from data import get_transforms
-    from data.images import read_image
+    from data.images import Images
+    from data.loaders import default_workers
     from models import load_network
     from utils import get_device, read_json
 
     run = open_run(options.run_dir)
     classes = read_json(run.classes)
-    files = find_images(options.paths)
     thresholds = read_json(run.thresholds) if run.thresholds.exists() else None
+    calibration = load_calibration(run)
+    if options.top and options.top > len(classes):
+        raise UserError(f"--top {options.top}: the run has {len(classes)} classes")
+    files = find_images(options.paths)
     model = Model(load_network(run), None, None, device=get_device(options.device))
     _, transform = get_transforms(load_config(run).image_size)
+    workers = default_workers(options.num_workers) if len(files) > 64 or options.num_workers else 0
+    loader = DataLoader(Images(files, transform), options.batch_size, num_workers=workers, collate_fn=list)
 
-    def read(file: Path) -> torch.Tensor | UserError:
-        try:
-            return transform(read_image(file))
-        except UserError as error:
-            return error
-
-    rows, broken = [], []
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(files), options.batch_size):
-            batch = files[start : start + options.batch_size]
-            images = dict(zip(batch, pool.map(read, batch), strict=True))
-            broken += [str(error) for error in images.values() if isinstance(error, UserError)]
-            images = {file: image for file, image in images.items() if isinstance(image, torch.Tensor)}
-            if not images:
-                continue
-            logits = model.predict_on_batch(torch.stack(list(images.values())))
-            for file, row in zip(images, torch.from_numpy(logits), strict=True):
-                rows.append((file, *name_classes(row, classes, thresholds)))
-                print("  ".join(map(str, rows[-1])))
-    if not rows:
-        raise UserError(broken[0])
-    if options.csv:
-        write_csv(options.csv, rows)
+    broken: list[str] = []
+    with ExitStack() as stack:
+        writers: list[Callable[[Path, Answer], None]] = []
+        progress = stack.enter_context(tqdm(total=len(files), leave=False, dynamic_ncols=True, disable=None))
+        writers.append(lambda file, answer: progress.write("  ".join([str(file), *map(str, first(answer))])))
+        if options.csv:
+            writers.append(csv_writer(stack.enter_context(replacing(options.csv))))
+        if options.json:
+            writers.append(json_writer(stack, stack.enter_context(replacing(options.json))))
+        for batch in loader:
+            good = [(files[i], image) for i, image in batch if isinstance(image, torch.Tensor)]
+            broken += [image for _, image in batch if isinstance(image, str)]
+            if good:
+                logits = torch.from_numpy(model.predict_on_batch(torch.stack([image for _, image in good])))
+                for (file, _), row in zip(good, logits, strict=True):
+                    answer = name_classes(row, classes, thresholds, calibration, options.top)
+                    for write in writers:
+                        write(file, answer)
+            progress.update(len(batch))
+        if len(broken) == len(files):
+            raise UserError(broken[0])
     if broken:
         for message in broken:
             print(f"error: {message}", file=sys.stderr)
@@ -97,26 +118,84 @@ def main(options: Options) -> None:
         sys.exit(1)
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What is on a picture.
+
+    Attributes:
+        classes: names and probabilities, the most probable first; where an image can have several, those it has.
+        sure: whether the first may be given as the answer.
+        several: whether the classes are all there, and not the one or the other.
+        top: whether several lines are wanted.
+    """
+
+    classes: list[tuple[str, float]]
+    sure: bool = True
+    several: bool = False
+    top: bool = False
+
+
 def name_classes(
-    logits: "torch.Tensor", classes: Sequence[str], thresholds: dict[str, float] | None
-) -> tuple[str, str]:
+    logits: "torch.Tensor",
+    classes: Sequence[str],
+    thresholds: dict[str, float] | None,
+    calibration: "Calibration",
+    top: int | None = None,
+) -> Answer:
     """What is on a picture, and how probable it is.
 
     Args:
         logits: (n_classes,) of float.
         classes: their names.
-        thresholds: by class, where a picture can have several.
-
-    Returns:
-        The name of the most probable class and its probability; or the names of all whose probability reaches their
-        threshold, the surest first, and their probabilities, with `|` between them.
+        thresholds: by class, where a picture can have several: it has those whose probability reaches theirs.
+        calibration: how sure is sure.
+        top: how many classes are wanted, however probable; by default the first, or all that are there.
     """
+    p = (logits / calibration.temperature).softmax(dim=0) if thresholds is None else logits.sigmoid()
+    ranked = sorted(zip(classes, p.tolist(), strict=True), key=lambda pair: -pair[1])
+    if top:
+        return Answer(ranked[:top], thresholds is not None or calibration.is_sure(ranked[0][1]), top=True)
     if thresholds is None:
-        p, i = logits.softmax(dim=0).max(dim=0)
-        return classes[i], f"{p:.6f}"
-    p = dict(zip(classes, logits.sigmoid().tolist(), strict=True))
-    found = sorted((name for name in classes if p[name] >= thresholds[name]), key=lambda name: -p[name])
-    return "|".join(found), "|".join(f"{p[name]:.6f}" for name in found)
+        return Answer(ranked[:1], calibration.is_sure(ranked[0][1]))
+    return Answer([(name, share) for name, share in ranked if share >= thresholds[name]], several=True)
+
+
+def lines_of(answer: Answer) -> list[tuple[str, str]]:
+    """Class and probability as they stand in the table: one line, or with `--top` several."""
+    if answer.top:
+        return [(name, f"{p:.6f}") for name, p in answer.classes]
+    if not answer.sure:
+        return [(UNSURE, f"{answer.classes[0][1]:.6f}")]
+    return [("|".join(name for name, _ in answer.classes), "|".join(f"{p:.6f}" for _, p in answer.classes))]
+
+
+def first(answer: Answer) -> list[str]:
+    """The answer for people, on one line."""
+    return [f"{name}  {p}" for name, p in lines_of(answer)]
+
+
+def csv_writer(file: IO[str]) -> Callable[[Path, Answer], None]:
+    """Begins a table; returns what adds a picture to it."""
+    writer = csv.writer(file)
+    writer.writerow(["file", "class", "probability"])
+
+    def write(path: Path, answer: Answer) -> None:
+        writer.writerows((path, *line) for line in lines_of(answer))
+
+    return write
+
+
+def json_writer(stack: ExitStack, file: IO[str]) -> Callable[[Path, Answer], None]:
+    """Begins a JSON list; returns what adds a picture to it. It is closed when the stack is."""
+    separators: Iterator[str] = iter(["[\n"])
+    stack.callback(lambda: file.write(next(separators, "") + "\n]\n"))
+
+    def write(path: Path, answer: Answer) -> None:
+        found = [{"class": name, "probability": round(p, 6)} for name, p in answer.classes]
+        entry: dict[str, Any] = {"file": str(path), "sure": answer.sure, "classes": found}
+        file.write(next(separators, ",\n") + json.dumps(entry, ensure_ascii=False))
+
+    return write
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -125,27 +204,21 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     Raises:
         UserError: a path does not exist, or there is no picture at all.
     """
-    from data.images import images_in
+    from data.images import images_in, is_image
 
     files: dict[Path, None] = {}  # each one once
     for path in paths:
         if path.is_dir():
             files.update(dict.fromkeys(sorted(map(Path, images_in(path)))))
-        elif path.exists():
+        elif path.exists() or path.is_symlink():
             files[path] = None
+        elif found := sorted(name for name in glob.glob(str(path), recursive=True) if is_image(name)):
+            files.update(dict.fromkeys(map(Path, found)))
         else:
             raise UserError(f"there is no file or folder {path}")
     if not files:
         raise UserError(f"there is no image in {', '.join(map(str, paths))}")
     return list(files)
-
-
-def write_csv(path: Path, rows: Sequence[tuple[Path, str, str]]) -> None:
-    """Writes file, class and probability of each picture."""
-    with replacing(path) as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "class", "probability"])
-        writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,14 @@ from Project import Project, Run
 from utils import UserError, brief, read_json, write_json
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+    from calibration import Calibration
     from data import Data
+    from data.transformation import Transform
+    from models import Classifier
+    from scores import Scores
 
 logger = logging.getLogger(__name__)
 
@@ -202,3 +209,64 @@ def run_folder(config: Config, project: Project, data: "Data") -> Iterator[Run]:
         if not run.last.exists():
             shutil.rmtree(run.folder)
         raise
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A finished run, for a notebook.
+
+    Attributes:
+        run: paths of its files.
+        config: its options.
+        classes: names by label.
+        network: with its best weights, in eval mode: uint8 (N, 3, H, W) → logits (N, n_classes).
+        transform: PIL image in RGB → uint8 tensor, as the network takes it.
+        calibration: how sure is sure.
+        log: log.csv as a table.
+        scores: of the test set, from predictions.csv.
+    """
+
+    run: Run
+    config: Config
+    classes: list[str]
+    network: "Classifier"
+    transform: "Transform"
+    calibration: "Calibration"
+    log: "DataFrame"
+    scores: "Scores"
+
+    def figures(self) -> dict[str, "Figure"]:
+        """The pictures of report.html."""
+        from page import figures
+
+        return {name: draw() for name, draw in figures(self.run, self.scores).items()}
+
+
+def load_run(folder: str | Path) -> LoadedRun:
+    """A finished run with all that one would look at.
+
+    Args:
+        folder: of the run, wherever it was moved.
+
+    Raises:
+        UserError: it is none, or something in it is missing.
+    """
+    import pandas as pd
+
+    from calibration import load_calibration
+    from data import get_transforms
+    from models import load_network
+    from scores import read_log, read_scores
+
+    run = open_run(Path(folder))
+    config = load_config(run)
+    return LoadedRun(
+        run,
+        config,
+        read_json(run.classes),
+        load_network(run),
+        get_transforms(config.image_size)[1],
+        load_calibration(run),
+        pd.DataFrame(read_log(run)),
+        read_scores(run),
+    )

@@ -175,7 +175,9 @@ def torture(folder: Path, n_kills: int, seed: int = 0) -> Counter:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)  # what OpenMP has started does not survive a fork
-    Figure.savefig = lambda _, file, **__: Image.new("RGB", (1, 1)).save(file)  # drawing takes longer than training
+    Figure.savefig = lambda _, file, **__: Image.new("RGB", (1, 1)).save(
+        file, "PNG"
+    )  # drawing takes longer than training
     with tempfile.TemporaryDirectory() as temporary:
         found = torture(Path(temporary), int(sys.argv[1]) if len(sys.argv) > 1 else 50)
     print(json.dumps(found))

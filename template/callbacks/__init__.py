@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from poutyne import Callback, CSVLogger, EarlyStopping, ReduceLROnPlateau
+from poutyne import Callback, EarlyStopping, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from callbacks.BestWeights import BestWeights
 from callbacks.CometCallback import CometCallback
 from callbacks.Finite import Finite
 from callbacks.Guarded import Guarded
+from callbacks.Log import Log
 from callbacks.MLflowCallback import MLflowCallback
 from callbacks.Progress import Progress
 from callbacks.SaveState import SaveState, load_state
@@ -100,8 +101,7 @@ def get_callbacks(
     keeper = SaveState(run, network, config.seed, schedule, best, stop, state)
     if rank() > 0:  # one process writes
         return [*training, schedule, stop, keeper]
-    log = CSVLogger(str(run.log), append=state is not None)
-    return [*training, log, schedule, best, stop, *trackers, Progress(), keeper]
+    return [*training, Log(run, append=state is not None), schedule, best, stop, *trackers, Progress(), keeper]
 
 
 __all__ = ["MODE", "MONITOR", "TRACKERS", "check_trackers", "get_callbacks", "get_trackers", "load_state"]

@@ -2,11 +2,13 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
+from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from utils import UserError
@@ -58,3 +60,21 @@ def read_image(path: str | Path) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+class Images(Dataset):
+    """Files as a network takes them; one that cannot be read is told of, and stops nothing."""
+
+    def __init__(self, files: Sequence[Path], transform: Callable[[Image.Image], Any]) -> None:
+        self.files, self.transform = files, transform
+
+    def __len__(self) -> int:
+        """Number of files."""
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[int, Any]:
+        """The number of a file, and its transformed picture or what is wrong with it."""
+        try:
+            return index, self.transform(read_image(self.files[index]))
+        except UserError as error:
+            return index, str(error)

@@ -63,10 +63,15 @@ def get_transforms(image_size: int = 224, augmentation: str = "photographs") -> 
         UserError: there is no such augmentation.
     """
     augmenter = lookup(augmentation, AUGMENTATIONS, "augmentation")
-    resize = v2.Resize(image_size if image_size <= 64 else round(image_size * 8 / 7))
+    resize = v2.Resize(short_side(image_size))
     train = v2.Compose([resize, v2.RandomCrop(image_size), ImgAugTransform(augmenter), v2.PILToTensor()])
     val = v2.Compose([resize, v2.CenterCrop(image_size), v2.PILToTensor()])
     return train, val
+
+
+def short_side(image_size: int) -> int:
+    """To how many pixels the short side of a picture is scaled before a square is cut out of it."""
+    return image_size if image_size <= 64 else round(image_size * 8 / 7)
 
 
 train_transform, val_transform = get_transforms()

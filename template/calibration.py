@@ -1,0 +1,162 @@
+"""How far the probabilities of a network can be believed, and when it had better say that it is not sure."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from scipy import stats
+from torch.nn import functional
+
+from Project import Run
+from utils import UserError, read_json, write_json
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What is known of a network's certainty, from the validation set.
+
+    Attributes:
+        temperature: logits are divided by it before they become probabilities.
+        risk: the share of wrong answers that was allowed.
+        threshold: the least probability of an answer; None where the validation set cannot tell.
+    """
+
+    temperature: float = 1.0
+    risk: float | None = None
+    threshold: float | None = None
+
+    def is_sure(self, p: float) -> bool:
+        """Whether an answer of this probability may be given."""
+        return self.threshold is None or p >= self.threshold
+
+
+def calibrate(logits: torch.Tensor, labels: torch.Tensor, risk: float) -> Calibration:
+    """Learns from the validation set how sure is sure enough.
+
+    Args:
+        logits: (N, C) of float.
+        labels: (N,) of int64.
+        risk: the share of wrong answers that is allowed, from 0 to 1.
+    """
+    temperature = fit_temperature(logits, labels)
+    p, guesses = (logits / temperature).softmax(dim=1).max(dim=1)
+    return Calibration(temperature, risk, threshold_for(p.numpy(), (guesses == labels).numpy(), risk))
+
+
+def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """The temperature that makes the probabilities fit best.
+
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017. The labels are
+    smoothed as if one more picture had been wrong (Platt, "Probabilistic Outputs for Support Vector Machines", 1999):
+    else a validation set without a mistake would make the network infinitely sure.
+
+    Args:
+        logits: (N, C) of float.
+        labels: (N,) of int64.
+
+    Returns:
+        Between 0.05 and 20; above 1 where the network was too sure.
+    """
+    logits = logits.double()
+    log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(logits / log_temperature.exp(), labels, label_smoothing=1 / (len(labels) + 2))
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return round(min(max(log_temperature.exp().item(), 0.05), 20.0), 4)
+
+
+def threshold_for(p: np.ndarray, right: np.ndarray, risk: float) -> float | None:
+    """The least probability from which on no more than this share of the answers is wrong.
+
+    Geifman and El-Yaniv, "Selective Classification for Deep Neural Networks", NeurIPS 2017. Of n
+    answers with k mistakes (k + 1) / (n + 1) is taken for the share, as in conformal prediction: so few pictures cannot
+    promise much.
+
+    Args:
+        p: (N,) probability of each answer.
+        right: (N,) of bool.
+        risk: from 0 to 1.
+
+    Returns:
+        The threshold, or None where there are too few pictures, or too many mistakes, to promise it.
+    """
+    order = np.argsort(-p, kind="stable")
+    shares = (np.cumsum(~right[order]) + 1) / (np.arange(1, len(p) + 1) + 1)
+    last_of_equals = np.append(p[order][1:] != p[order][:-1], True)
+    allowed = np.flatnonzero((shares <= risk) & last_of_equals)
+    return round(float(p[order][allowed[-1]]), 6) if len(allowed) else None
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Answers by how sure they were: (B,) each.
+
+    Attributes:
+        counts: how many.
+        said: mean probability.
+        right: share that was right.
+    """
+
+    counts: np.ndarray
+    said: np.ndarray
+    right: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error (Guo et al., 2017): the mean distance between what was said and what was right."""
+        return float((self.counts * np.abs(self.said - self.right)).sum() / max(1, self.counts.sum()))
+
+
+def bins_of(p: np.ndarray, right: np.ndarray, n: int = 15) -> Bins:
+    """Shares answers out among n bins of equal width.
+
+    Args:
+        p: (N,) from 0 to 1.
+        right: (N,) of bool.
+        n: how many bins; 15 as in the paper.
+    """
+    where = np.clip(np.ceil(p * n).astype(int) - 1, 0, n - 1)
+    counts = np.bincount(where, minlength=n)
+    said, right = (np.bincount(where, values, n) / np.maximum(counts, 1) for values in (p, right.astype(float)))
+    return Bins(counts, said, right)
+
+
+def interval(k: int, n: int) -> tuple[float, float]:
+    """Where a share of k of n may really be, at 95 % (Wilson, Journal of the American Statistical Association 1927)."""
+    if n == 0:
+        return 0.0, 1.0
+    found = stats.binomtest(int(k), int(n)).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
+def f1_interval(hits: int, false: int, missed: int) -> tuple[float, float]:
+    """The same for F1: it rises with the share of hits among hits, false alarms and missed ones, F1 = 2 s / (1 + s)."""
+    to_f1: Callable[[float], float] = lambda share: 2 * share / (1 + share)  # noqa: E731
+    low, high = interval(hits, hits + false + missed)
+    return to_f1(low), to_f1(high)
+
+
+def save_calibration(run: Run, calibration: Calibration) -> None:
+    """Keeps it with the run."""
+    write_json(run.calibration, asdict(calibration))
+
+
+def load_calibration(run: Run) -> Calibration:
+    """What was kept with a run; nothing is known where an image can have several classes.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if not run.calibration.exists():
+        return Calibration()
+    try:
+        return Calibration(**read_json(run.calibration))
+    except TypeError as error:
+        raise UserError(f"{run.calibration} cannot be read; was it changed?") from error

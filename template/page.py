@@ -1,0 +1,236 @@
+"""`report.html`: what came of a run, on one page that needs nothing else."""
+
+import base64
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.style
+import numpy as np
+from jinja2 import Environment, FileSystemLoader
+from matplotlib.figure import Figure
+from PIL import Image
+from torch.utils.data import Dataset
+
+import plots
+from calibration import Calibration, bins_of, f1_interval, interval, load_calibration
+from callbacks import MONITOR
+from config import Config, dashes
+from data.splits import classes_of, file_names
+from data.table import SEPARATOR
+from Project import Run
+from scores import Scores, best_epoch, read_log
+from utils import read_json, replacing
+
+N_MISTAKES = 24  # in the gallery
+
+
+def write_page(run: Run, scores: Scores, dataset: Dataset, part: str, path: Path) -> None:
+    """Writes the page.
+
+    Args:
+        run: with its log, options and what was looked at before.
+        scores: of the images that the page is about.
+        dataset: these images, as they are; for the gallery of mistakes.
+        part: what they are called: "test".
+        path: the HTML file.
+    """
+    classes, calibration = read_json(run.classes), load_calibration(run)
+    described, log = read_json(run.config), read_log(run)
+    sure = sureness(scores, calibration)
+    page = {
+        "name": run.folder.name,
+        "classes": classes,
+        "options": described["options"],
+        "scored": f"Scored on {len(scores.labels)} {part} images on {time.strftime('%Y-%m-%d')}",
+        "cards": [*cards(scores), *([{"what": "sure enough", **sure[0]}] if sure else [])],
+        "best_epoch": best_epoch(log),
+        "epochs": len(log["epoch"]),
+        "monitor": MONITOR,
+        "per_class": per_class(scores.confusion, classes),
+        "confused": confused(scores.confusion, classes),
+        "mistakes": mistakes(scores, dataset, classes),
+        "n_wrong": int(scores.wrong.sum()),
+        "n_scored": len(scores.labels),
+        "calibration": calibration,
+        "calibration_error": bins_of(*scores.claims).error,
+        "sure": sure[1] if sure else "",
+        "batch": encoded((run / "train_batch.png").read_bytes(), "png") if (run / "train_batch.png").exists() else "",
+        "spent": spent(log),
+        "all_options": options(described["options"]),
+        "versions": ", ".join(f"{name} {value}" for name, value in described["versions"].items() if value)
+        + (f"; commit {described['git_commit']}" if described.get("git_commit") else ""),
+        "figures": {name: in_both_lights(draw) for name, draw in figures(run, scores).items()},
+        **looked_at(run),
+    }
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
+    with replacing(path) as file:
+        file.write(environment.get_template("page.html.jinja").render(page))
+
+
+def figures(run: Run, scores: Scores) -> dict[str, Callable[[], Figure]]:
+    """The pictures of the page, each as a function that draws it.
+
+    Args:
+        run: with its log.
+        scores: of the images that they are about.
+    """
+    log, calibration, classes = read_log(run), load_calibration(run), read_json(run.classes)
+    p, right = scores.claims
+    drawn = {
+        "curves": partial(plots.curves, log, best_epoch(log), MONITOR),
+        "confusion": partial(plots.confusion, scores.confusion, classes),
+        "reliability": partial(plots.reliability, bins_of(p, right), "there" if scores.multilabel else "right"),
+        "times": partial(plots.times, log),
+    }
+    if not scores.multilabel:
+        drawn["risk_coverage"] = partial(plots.risk_coverage, p, right, calibration.threshold)
+    return drawn
+
+
+def cards(scores: Scores) -> list[dict[str, str]]:
+    """The figures at the top."""
+    right, n = int((scores.labels == scores.predicted).sum()), scores.labels.size
+    low, high = interval(right, n)
+    found = [
+        {
+            "what": "answers that are right" if scores.multilabel else "accuracy",
+            "value": f"{100 * right / n:.1f} %",
+            "more": f"{right} of {n}; {100 * low:.0f}–{100 * high:.0f} % at 95 %",
+        },
+        {"what": "macro F1", "value": f"{scores.metrics['f1']:.3f}", "more": "the mean over classes"},
+    ]
+    if scores.multilabel:
+        exact = f"{100 * scores.metrics['exact']:.1f} %"
+        found.append({"what": "images without a mistake", "value": exact, "more": f"of {len(scores.labels)}"})
+    return found
+
+
+def sureness(scores: Scores, calibration: Calibration) -> tuple[dict[str, str], str] | None:
+    """What `predict.py` would have answered, as a card and as a sentence; None where it always answers."""
+    if scores.multilabel or calibration.risk is None:
+        return None
+    if calibration.threshold is None:
+        few = "The validation set is too small, or has too many mistakes, to promise"
+        return (
+            {"value": "–", "more": "the validation set cannot tell"},
+            f"{few} that {100 * calibration.risk:.0f} % of the answers are wrong at most: predict.py always answers.",
+        )
+    p, right = scores.claims
+    kept = p >= calibration.threshold
+    wrong = int((kept & ~right).sum())
+    return (
+        {"value": f"{100 * kept.mean():.0f} %", "more": f"{wrong} of these {kept.sum()} are wrong"},
+        f"Below a probability of {calibration.threshold:.3f} predict.py says unsure. That was chosen on the validation "
+        f"set, so that {100 * calibration.risk:.0f} % of the answers are wrong at most; of these images it answers "
+        f"{100 * kept.mean():.0f} %, and {wrong} of {kept.sum()} answers are wrong.",
+    )
+
+
+def per_class(confusion: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """For each class how many images it has, and precision, recall and F1, each with its interval."""
+    if confusion.ndim == 2:
+        hits = np.diag(confusion)
+        false, missed = confusion.sum(axis=0) - hits, confusion.sum(axis=1) - hits
+    else:
+        hits, false, missed = confusion[:, 1, 1], confusion[:, 0, 1], confusion[:, 1, 0]
+    rows = []
+    for name, tp, fp, fn in zip(classes, hits.tolist(), false.tolist(), missed.tolist(), strict=True):
+        precision = (tp / max(1, tp + fp), *interval(tp, tp + fp))
+        recall = (tp / max(1, tp + fn), *interval(tp, tp + fn))
+        f1 = (2 * tp / max(1, 2 * tp + fp + fn), *f1_interval(tp, fp, fn))
+        rows.append({"name": name, "support": tp + fn, "figures": [precision, recall, f1]})
+    return rows
+
+
+def confused(confusion: np.ndarray, classes: Sequence[str], at_most: int = 10) -> list[tuple[str, str, int]]:
+    """True class, predicted class and number of images, for what is mistaken most often."""
+    if confusion.ndim != 2:
+        return []
+    wrong = confusion - np.diag(np.diag(confusion))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:at_most]
+    pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    return [(classes[i], classes[j], int(wrong[i, j])) for i, j in pairs if wrong[i, j]]
+
+
+def mistakes(scores: Scores, dataset: Dataset, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """The images that were mistaken most surely, as thumbnails."""
+    files, found = file_names(dataset), []
+    order = np.argsort(-scores.sureness_of_mistake, kind="stable")
+    for i in order[: min(N_MISTAKES, int(scores.wrong.sum()))].tolist():
+        said, true = (
+            SEPARATOR.join(classes[c] for c in classes_of(labels[i].tolist())) or "nothing"
+            for labels in (scores.predicted, scores.labels)
+        )
+        p = float(scores.sureness_of_mistake[i])
+        found.append({"file": files[i], "said": said, "true": true, "p": p, "picture": thumbnail(dataset[i][0])})
+    return found
+
+
+def thumbnail(image: Image.Image, side: int = 200) -> str:
+    """A small JPEG as a data address."""
+    small = image.convert("RGB")
+    small.thumbnail((side, side))
+    content = BytesIO()
+    small.save(content, "JPEG", quality=80)
+    return encoded(content.getvalue(), "jpeg")
+
+
+def in_both_lights(draw: Callable[[], Figure]) -> dict[str, str]:
+    """A figure for a light page and for a dark one, as data addresses."""
+    pictures = {}
+    for light, style in (("light", "default"), ("dark", "dark_background")):
+        content = BytesIO()
+        with mpl.style.context(style):
+            draw().savefig(content, format="svg", transparent=True)
+        pictures[light] = encoded(content.getvalue(), "svg+xml")
+    return pictures
+
+
+def encoded(content: bytes, kind: str) -> str:
+    """A picture as an address that holds it."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def spent(log: Mapping[str, list[float]]) -> str:
+    """A sentence about the time of the training."""
+    total = sum(log["time"])
+    shares = [
+        f"{label} {100 * sum(log[name]) / max(total, 1e-9):.0f} %" for name, label in plots.TIMES.items() if name in log
+    ]
+    return f"{len(log['epoch'])} epochs took {total:.0f} s: {', '.join(shares)}."
+
+
+def looked_at(run: Run) -> dict[str, Any]:
+    """Images of each class in each split, and what was wrong with them before the training."""
+    if not run.check.exists():
+        return {"counts": {}, "warnings": []}
+    found = json.loads(run.check.read_text(encoding="utf-8"))
+    warnings = []
+    for name, what in (("leaks", "In more than one split"), ("conflicts", "Under different labels")):
+        if groups := found[name]:
+            example = " = ".join(f"{item['file']} ({item['split']}, {item['label']})" for item in groups[0][:3])
+            warnings.append(f"{what}: {len(groups)}, such as {example}.")
+    warnings += [f"No picture in {part}: {', '.join(names)}." for part, names in found["missing_classes"].items()]
+    if found["imbalance"] > 3:
+        warnings.append(f"The largest class has {found['imbalance']:.1f} times the training images of the smallest.")
+    return {"counts": found["counts"], "warnings": warnings}
+
+
+def options(given: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
+    """Name, value and whether it is not the default, of each option."""
+    defaults = Config(epochs=given.get("epochs", Config.epochs))
+    rows = []
+    for field in fields(Config):
+        if field.name in given:
+            value, default = given[field.name], getattr(defaults, field.name)
+            plain = list(default) if isinstance(default, tuple) else default
+            shown = " ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+            rows.append((dashes(field.name), shown, default is not None and value != plain))
+    return rows

@@ -1,0 +1,216 @@
+"""Scores of a network on a part of the data."""
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from poutyne import Model
+from torch.utils.data import DataLoader
+from torchmetrics.functional.classification import (
+    multiclass_confusion_matrix,
+    multiclass_f1_score,
+    multilabel_confusion_matrix,
+    multilabel_f1_score,
+)
+
+from callbacks import MODE, MONITOR
+from data.splits import classes_of, file_names
+from data.table import SEPARATOR
+from distributed import gather
+from Project import Run
+from utils import UserError, read_json, replacing
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How a network did on some pictures.
+
+    Attributes:
+        metrics: loss, acc and macro f1; acc and f1 from 0 to 1, counted over all predictions. Where an image can have
+            several classes, acc is the share of right answers among N × C, and exact that of images with no wrong one.
+        labels: the true classes, (N,) of int64; or (N, C) of 0 and 1.
+        predicted: likewise.
+        probabilities: (N, C) of float32.
+        confusion: (C, C) of int64, true classes down, predicted across; or for each class a matrix (C, 2, 2).
+    """
+
+    metrics: dict[str, float]
+    labels: np.ndarray
+    predicted: np.ndarray
+    probabilities: np.ndarray
+    confusion: np.ndarray
+
+    def __str__(self) -> str:
+        """One line for people."""
+        right, n = int((self.labels == self.predicted).sum()), self.labels.size
+        exact = f", all of it right {self.metrics['exact']:.4f}" if "exact" in self.metrics else ""
+        return f"accuracy {right / n:.4f} ({right} of {n}), macro F1 {self.metrics['f1']:.4f}{exact}"
+
+    def named(self, part: str) -> dict[str, float]:
+        """The metrics under the names "<part>_acc" and so on."""
+        return {f"{part}_{name}": value for name, value in self.metrics.items()}
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image can have several classes."""
+        return self.labels.ndim == 2
+
+    @property
+    def claims(self) -> tuple[np.ndarray, np.ndarray]:
+        """How probable each answer was said to be, and whether it was right: (N,) each.
+
+        Where an image can have several classes: how probable each class was, and whether it was there, (N × C,).
+        """
+        if self.multilabel:
+            return self.probabilities.ravel(), self.labels.ravel() == 1
+        return self.probabilities[np.arange(len(self.labels)), self.predicted], self.labels == self.predicted
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """(N,) of bool: images with a mistake."""
+        return (self.labels != self.predicted).reshape(len(self.labels), -1).any(axis=1)
+
+    @property
+    def sureness_of_mistake(self) -> np.ndarray:
+        """(N,): how probable the most probable mistake of each image was said to be; -1 where there is none."""
+        if not self.multilabel:
+            return np.where(self.wrong, self.claims[0], -1.0)
+        said = np.where(self.predicted == 1, self.probabilities, 1 - self.probabilities)
+        return np.where(self.labels != self.predicted, said, -1.0).max(axis=1)
+
+
+def predict(model: Model, loader: DataLoader) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits, (N, C) of float32, and labels of all that a loader gives, in all processes, on the CPU."""
+    logits, labels = model.predict_generator(
+        loader, has_ground_truth=True, return_ground_truth=True, verbose=False, convert_to_numpy=False
+    )
+    return gather(torch.as_tensor(logits).float().cpu()), gather(torch.as_tensor(labels).cpu())
+
+
+def score(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    loss: Loss,
+    thresholds: dict[str, float] | None = None,
+    temperature: float = 1.0,
+) -> Scores:
+    """Scores what a network has predicted.
+
+    Args:
+        logits: (N, C) of float.
+        labels: (N,) or (N, C) of int64.
+        loss: takes both.
+        thresholds: by class, where an image can have several: it has those whose probability reaches theirs.
+        temperature: logits are divided by it before they become probabilities.
+    """
+    metrics = {"loss": loss(logits, labels).item()}
+    probabilities = (logits / temperature).softmax(dim=1) if thresholds is None else logits.sigmoid()
+    return count(probabilities, labels, metrics, thresholds)
+
+
+def count(
+    probabilities: torch.Tensor,
+    labels: torch.Tensor,
+    metrics: dict[str, float],
+    thresholds: dict[str, float] | None = None,
+) -> Scores:
+    """Adds to some metrics those that are counted over predictions."""
+    n_classes = probabilities.shape[1]
+    if thresholds is None:
+        predicted = probabilities.argmax(dim=1)
+        f1 = multiclass_f1_score(predicted, labels, n_classes, average="macro")
+        confusion = multiclass_confusion_matrix(predicted, labels, n_classes)
+    else:
+        predicted = (probabilities >= torch.tensor(list(thresholds.values()))).long()
+        f1 = multilabel_f1_score(predicted, labels, n_classes, average="macro")
+        confusion = multilabel_confusion_matrix(predicted, labels, n_classes)
+        metrics["exact"] = (predicted == labels).all(dim=1).sum().item() / len(labels)
+    metrics |= {"acc": (predicted == labels).sum().item() / labels.numel(), "f1": f1.item()}
+    return Scores(metrics, labels.numpy(), predicted.numpy(), probabilities.numpy(), confusion.numpy())
+
+
+def best_thresholds(logits: torch.Tensor, labels: torch.Tensor, classes: Sequence[str]) -> dict[str, float]:
+    """For each class the probability from which on it is said to be in an image: the one with the best F1.
+
+    One half is not best for that, least of all where a class is rare (Lipton, Elkan and Naryanaswamy, "Optimal
+    Thresholding of Classifiers to Maximize F1 Measure", ECML 2014).
+
+    Args:
+        logits: (N, C) of float, of the validation set.
+        labels: (N, C) of 0 and 1; a class that is not in it keeps one half.
+        classes: names of the classes.
+    """
+    thresholds = {}
+    for name, p, truth in zip(classes, logits.sigmoid().T, labels.T, strict=True):
+        order = p.argsort(descending=True)
+        hits = truth[order].cumsum(dim=0)
+        f1 = 2 * hits / (torch.arange(1, len(p) + 1) + truth.sum())
+        last = f1.argmax().item()  # the least probable image that is said to have the class
+        following = p[order[last + 1]].item() if last + 1 < len(p) else 0.0
+        thresholds[name] = (p[order[last]].item() + following) / 2 if truth.any() else 0.5
+    return thresholds
+
+
+def write_predictions(path: Path, scores: Scores, loader: DataLoader) -> None:
+    """Writes a table of file, true class, predicted class and the probability of each class.
+
+    Args:
+        path: the CSV file.
+        scores: of this loader.
+        loader: knows the files and the classes.
+    """
+    classes, files = loader.dataset.classes, file_names(loader.dataset.dataset)
+    with replacing(path) as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "true", "predicted", *(f"p_{name}" for name in classes)])
+        for name, *labels, row in zip(files, scores.labels, scores.predicted, scores.probabilities, strict=True):
+            named = (SEPARATOR.join(classes[i] for i in classes_of(label.tolist())) for label in labels)
+            writer.writerow([name, *named, *(f"{p:.6f}" for p in row)])
+
+
+def read_scores(run: Run) -> Scores:
+    """The scores of a run's test set again, from predictions.csv.
+
+    Raises:
+        UserError: there is no such file, or it does not fit the run.
+    """
+    classes = read_json(run.classes)
+    thresholds = read_json(run.thresholds) if run.thresholds.exists() else None
+    try:
+        with open(run.predictions, newline="", encoding="utf-8", errors="surrogateescape") as file:
+            rows = list(csv.DictReader(file))
+        where = {name: i for i, name in enumerate(classes)}
+        probabilities = torch.tensor([[float(row[f"p_{name}"]) for name in classes] for row in rows])
+        if thresholds is None:
+            labels = torch.tensor([where[row["true"]] for row in rows])
+        else:
+            labels = torch.tensor([[int(name in row["true"].split(SEPARATOR)) for name in classes] for row in rows])
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{run.predictions} cannot be read ({error}); python evaluate.py {run.folder} helps") from error
+    return count(probabilities, labels, {}, thresholds)
+
+
+def read_log(run: Run) -> dict[str, list[float]]:
+    """log.csv as columns.
+
+    Raises:
+        UserError: it is missing or holds no epoch.
+    """
+    if not run.log.is_file():
+        raise UserError(f"{run.folder} holds no log.csv")
+    with open(run.log, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        raise UserError(f"{run.log} holds no epoch")
+    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+
+
+def best_epoch(log: dict[str, list[float]]) -> int:
+    """The epoch whose weights are in best.pt: the first of the best."""
+    values = log[MONITOR]
+    return int(log["epoch"][values.index(max(values) if MODE == "max" else min(values))])

@@ -1,0 +1,307 @@
+"""The page, how sure a network is, and what others get: figures that agree, and nothing from elsewhere."""
+
+import csv
+import html
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+import evaluate
+import export
+import predict
+from calibration import bins_of, calibrate, f1_interval, fit_temperature, interval, threshold_for
+from data.demo import draw_demo
+from page import figures
+from Project import Run
+from runs import load_run
+from scores import read_scores
+from utils import RunError
+
+HERE = Path(__file__).resolve().parents[1]
+
+
+def read(file: Path) -> list[dict[str, str]]:
+    """A table's rows."""
+    with open(file, newline="", encoding="utf-8") as opened:
+        return list(csv.DictReader(opened))
+
+
+# How sure
+
+
+def claims(n: int, too_sure: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of a network that is too sure by this factor, and labels drawn from what they should have said."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(n, 4, generator=generator)
+    labels = torch.multinomial(logits.softmax(dim=1), 1, generator=generator).squeeze(1)
+    return logits * too_sure, labels
+
+
+@pytest.mark.parametrize("too_sure", [0.5, 1.0, 3.0])
+def test_the_temperature_takes_back_what_was_too_sure(too_sure):
+    logits, labels = claims(5000, too_sure)
+    assert fit_temperature(logits, labels) == pytest.approx(too_sure, rel=0.08)
+
+
+def test_a_validation_set_without_a_mistake_makes_nothing_infinitely_sure():
+    labels = torch.arange(20) % 2
+    logits = torch.nn.functional.one_hot(labels, 2) * 3.0
+    temperature = fit_temperature(logits, labels)
+    assert 0.2 < temperature < 2
+    assert (logits / temperature).softmax(dim=1).max() < 0.999
+
+
+def test_the_promised_risk_is_kept_on_new_pictures():
+    broken, answered = [], []
+    for seed in range(200):
+        logits, labels = claims(400, 2.0, seed)
+        known = calibrate(logits[:200], labels[:200], risk=0.1)
+        p, guess = (logits[200:] / known.temperature).softmax(dim=1).max(dim=1)
+        if known.threshold is not None:
+            kept = p >= known.threshold
+            broken.append((guess != labels[200:])[kept].float().mean().item() if kept.any() else 0.0)
+            answered.append(kept.float().mean().item())
+    assert np.mean(broken) <= 0.11
+    assert np.mean(answered) > 0.2
+
+
+def test_few_pictures_promise_nothing():
+    sure, right = np.linspace(0.99, 0.6, 18), np.ones(18, bool)
+    assert threshold_for(sure, right, 0.05) is None
+    assert threshold_for(np.linspace(0.99, 0.6, 19), np.ones(19, bool), 0.05) == 0.6
+    assert threshold_for(np.full(50, 0.7), np.arange(50) > 0, 0.05) == 0.7
+    assert threshold_for(np.full(50, 0.7), np.arange(50) > 9, 0.05) is None  # equals stand or fall together
+
+
+def test_calibration_error_and_intervals_are_the_known_ones():
+    logits, labels = claims(500, 2.0)
+    p, guess = logits.softmax(dim=1).max(dim=1)
+    ours = bins_of(p.numpy(), (guess == labels).numpy()).error
+    assert ours == pytest.approx(multiclass_calibration_error(logits.softmax(dim=1), labels, 4, 15).item(), abs=1e-5)
+    assert interval(7, 10) == pytest.approx((0.3968, 0.8922), abs=1e-4)
+    assert interval(0, 0) == (0.0, 1.0)
+    low, high = f1_interval(70, 10, 20)
+    assert low < 2 * 70 / (2 * 70 + 10 + 20) < high
+
+
+# The page
+
+
+def numbers_of(page: str) -> dict[str, list[str]]:
+    """Cells of the table of classes, by class."""
+    table = page.split("<h2>Class by class</h2>")[1].split("</table>")[0]
+    rows = re.findall(r"<tr><td>(.*?)</tr>", table, re.DOTALL)
+    return {row.split("</td>")[0]: re.findall(r">([^<>]+)</td>", "<td>" + row) for row in rows}
+
+
+@pytest.mark.draws
+def test_every_figure_of_the_page_follows_from_the_tables(train):
+    run = train(epochs=3, patience=3)
+    page, rows, log = run.report.read_text(encoding="utf-8"), read(run.predictions), read(run.log)
+    right = sum(row["true"] == row["predicted"] for row in rows)
+    assert f"{100 * right / len(rows):.1f} %" in page
+    assert f"{right} of {len(rows)};" in page
+    best = max(range(len(log)), key=lambda i: (float(log[i]["val_acc"]), -i)) + 1
+    assert f"Best epoch {best} of 3" in page
+    table = numbers_of(page)
+    scores = []
+    for name in ("helmet", "hero"):
+        tp = sum(row["true"] == row["predicted"] == name for row in rows)
+        said, there = sum(row["predicted"] == name for row in rows), sum(row["true"] == name for row in rows)
+        f1 = 2 * tp / max(1, said + there)
+        scores.append(f1)
+        expected = [there, tp / max(1, said), *interval(tp, said), tp / max(1, there), *interval(tp, there), f1]
+        found = [float(x) for cell in table[name][1:] for x in cell.split("–")]
+        assert found[: len(expected)] == pytest.approx(expected, abs=0.006)
+    assert f"{sum(scores) / 2:.3f}" in page
+    p = np.array([float(row[f"p_{row['predicted']}"]) for row in rows])
+    correct = np.array([row["true"] == row["predicted"] for row in rows])
+    assert f"calibration error {bins_of(p, correct).error:.3f}" in page
+    wrong = sorted(
+        (row for row in rows if row["true"] != row["predicted"]), key=lambda r: -float(r[f"p_{r['predicted']}"])
+    )
+    shown = re.findall(r'alt="([^"]+)" loading="lazy"', page)
+    assert shown == [row["file"] for row in wrong][:24]
+    total = sum(float(row["time"]) for row in log)
+    assert f"3 epochs took {total:.0f} s" in page
+    for row in log:
+        parts = [float(row[name]) for name in ("wait_time", "train_time", "val_time")]
+        assert all(part > 0 for part in parts)
+        assert sum(parts) == pytest.approx(float(row["time"]), abs=0.3)
+    assert not re.findall(r'(?:src|href|srcset)="(?!data:)', page)
+    assert "<script" not in page
+    assert page.count("data:image/svg+xml") == 10  # five pictures, light and dark
+
+    run.report.unlink()
+    evaluate.main(evaluate.Options(run.folder, num_workers=0, device="cpu"))
+    assert numbers_of(run.report.read_text(encoding="utf-8")) == table
+    evaluate.main(evaluate.Options(run.folder, split="val", num_workers=0, device="cpu"))
+    assert "val images" in (run / "evaluate-val.html").read_text(encoding="utf-8")
+
+
+def test_names_on_the_page_are_text(train, tmp_path):
+    data = tmp_path / "data"
+    draw_demo(data, {"train": 8, "val": 6}, seed=2)
+    for folder in data.glob("*/hero"):
+        folder.rename(folder.with_name("<script>alert(1)<"))
+    page = train(data_dir=data, epochs=1).report.read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert html.escape("<script>alert(1)<") in page
+
+
+def test_two_hundred_classes_fit(tmp_path):
+    import plots
+
+    rng = np.random.default_rng(0)
+    counts = np.diag(rng.integers(1, 20, 200)) + rng.integers(0, 2, (200, 200))
+    figure = plots.confusion(counts, [f"class {i}" for i in range(200)])
+    figure.savefig(tmp_path / "a.png")
+    assert figure.get_size_inches().max() < 20
+
+
+@pytest.mark.draws
+def test_the_page_where_an_image_can_have_several_classes(train, tmp_path):
+    folder = tmp_path / "colours"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    lines = ["file,label"]
+    for i in range(60):
+        there = rng.random(2) < 0.5
+        Image.new("RGB", (32, 32), tuple(int(200 * on + rng.integers(50)) for on in (*there, False))).save(
+            folder / f"{i}.png"
+        )
+        lines.append(f"{i}.png,{'|'.join(name for name, on in zip(('red', 'green'), there, strict=True) if on)}")
+    (folder / "labels.csv").write_text("\n".join([*lines, ""]))
+    run = train(dataset="csv", data_dir=folder, epochs=2)
+    page = run.report.read_text(encoding="utf-8")
+    rows = read(run.predictions)
+    exact = sum(set(row["true"].split("|")) == set(row["predicted"].split("|")) for row in rows) / len(rows)
+    assert f"{100 * exact:.1f} %" in page
+    assert "Risk against coverage" not in page
+    assert set(numbers_of(page)) == {"red", "green"}
+    assert not run.calibration.exists()
+
+
+@pytest.mark.draws
+def test_a_run_in_a_notebook(train, tmp_path):
+    run = train(epochs=2, patience=2)
+    loaded = load_run(str(shutil.copytree(run.folder, tmp_path / "moved")))
+    assert loaded.classes == ["helmet", "hero"]
+    assert list(loaded.log["epoch"]) == [1, 2]
+    assert loaded.config.model == "my_cnn"
+    picture = loaded.transform(Image.new("RGB", (50, 40)))
+    assert loaded.network(picture[None]).shape == (1, 2)
+    metrics = json.loads(run.metrics.read_text())
+    assert loaded.scores.metrics["acc"] == metrics["test_acc"]
+    assert loaded.scores.metrics["f1"] == pytest.approx(metrics["test_f1"])
+    assert set(loaded.figures()) == set(figures(run, read_scores(run)))
+
+
+# predict.py
+
+
+@pytest.fixture
+def trained(train) -> Run:
+    """A run whose network is sure of some pictures only."""
+    run = train(epochs=3, patience=3)
+    p = [float(row[f"p_{row['predicted']}"]) for row in read(run.predictions)]
+    known = json.loads(run.calibration.read_text())
+    run.calibration.write_text(json.dumps({**known, "threshold": sorted(p)[len(p) // 2]}))
+    return run
+
+
+def test_predict_says_unsure_where_it_is(trained, photos, tmp_path, capsys):
+    test = [photos / row["file"] for row in read(trained.predictions)]
+    options = {"csv": tmp_path / "out.csv", "json": tmp_path / "out.json", "device": "cpu"}
+    predict.main(predict.Options(trained.folder, tuple(test), **options))
+    known = {str(photos / row["file"]): row for row in read(trained.predictions)}
+    threshold = json.loads(trained.calibration.read_text())["threshold"]
+    table = read(tmp_path / "out.csv")
+    entries = json.loads((tmp_path / "out.json").read_text())
+    assert {row["class"] == "unsure" for row in table} == {True, False}
+    for row, entry in zip(table, entries, strict=True):
+        expected = known[row["file"]]
+        p = float(expected[f"p_{expected['predicted']}"])
+        assert float(row["probability"]) == pytest.approx(p, abs=1e-4)
+        assert (row["class"] == "unsure") == (not entry["sure"]) == (float(row["probability"]) < threshold)
+        assert entry["classes"][0]["class"] == expected["predicted"]
+    assert "unsure" in capsys.readouterr().out
+
+
+def test_predict_gives_the_k_most_probable_and_takes_patterns(trained, photos, tmp_path, exit_of):
+    pattern = photos / "val" / "*" / "00*.jpg"
+    options = predict.Options(trained.folder, (pattern,), csv=tmp_path / "out.csv", top=2, device="cpu")
+    predict.main(options)
+    table = read(tmp_path / "out.csv")
+    assert len(table) == 2 * 16
+    assert sum(float(row["probability"]) for row in table[:2]) == pytest.approx(1, abs=1e-5)
+    assert float(table[0]["probability"]) >= float(table[1]["probability"])
+    code, error = exit_of(predict.main, lambda: predict.Options(trained.folder, (photos,), top=3, device="cpu"))
+    assert (code, "--top 3" in error) == (2, True)
+    pattern = photos / "*.gif"
+    code, error = exit_of(predict.main, lambda: predict.Options(trained.folder, (pattern,), device="cpu"))
+    assert (code, "*.gif" in error) == (2, True)
+
+
+def test_predict_by_several_processes_is_the_same(trained, photos, tmp_path):
+    for name, workers in ("a.csv", 0), ("b.csv", 2):
+        predict.main(
+            predict.Options(
+                trained.folder, (photos,), csv=tmp_path / name, num_workers=workers, batch_size=7, device="cpu"
+            )
+        )
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    assert len(read(tmp_path / "a.csv")) == 40
+
+
+# export.py
+
+
+def test_the_file_is_used_without_torch(train, photos, tmp_path):
+    run = train(epochs=2, patience=2, image_size=80)
+    moved = Run(shutil.copytree(run.folder, tmp_path / "handed over"))
+    export.main(export.Options(moved.folder))
+    photo = photos / "val" / "hero" / "003.jpg"
+    with Image.open(photo) as image:
+        image.resize((171, 100)).save(moved / "photo.jpg", quality=95)
+    (code,) = re.findall(r"<!-- test: onnx -->\n```python\n(.*?)```", (HERE / "README.md").read_text(), re.DOTALL)
+    blocked = "import sys\nsys.modules.update(dict.fromkeys(('torch', 'torchvision', 'poutyne')))\n"
+    done = subprocess.run([sys.executable, "-c", blocked + code], cwd=moved.folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    name, p = done.stdout.split()
+    options = predict.Options(moved.folder, (moved / "photo.jpg",), csv=tmp_path / "out.csv", top=1, device="cpu")
+    predict.main(options)
+    (row,) = read(tmp_path / "out.csv")
+    assert name == row["class"]
+    assert float(p) == pytest.approx(float(row["probability"]), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "pt2"])
+def test_an_export_that_computes_something_else_is_not_kept(train, monkeypatch, caplog, kind):
+    from models import exported
+
+    run = train(epochs=1)
+    export.main(export.Options(run.folder, kind))
+    difference = float(re.findall(r"over 16 pictures: (\S+)", caplog.text)[0])
+    assert difference <= 1e-4
+    path = run / f"model.{kind}"
+    before = path.read_bytes()
+    write, read_file = exported.FORMATS[kind]
+    monkeypatch.setitem(exported.FORMATS, kind, (write, lambda file: lambda batch: read_file(file)(batch) + 0.01))
+    with pytest.raises(RunError, match="differs by"):
+        export.main(export.Options(run.folder, kind))
+    monkeypatch.setitem(exported.FORMATS, kind, (write, lambda file: lambda batch: read_file(file)(batch) * math.nan))
+    with pytest.raises(RunError, match="differs by nan"):
+        export.main(export.Options(run.folder, kind))
+    assert path.read_bytes() == before
+    assert not list(run.folder.glob("unfinished*"))
