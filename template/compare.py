@@ -40,7 +40,7 @@ LEVEL = 0.05  # a wrong "yes" in no more than one comparison of twenty
 
 @dataclass(frozen=True)
 class Options:
-    """Trains each setting several times on the same split, and says whether the others beat the first."""
+    """Trains each setting several times, and says whether the others beat A."""
 
     settings: Positional[tuple[str, ...]]
     """Options of main.py as name=value, in quotes; each is one setting, called A, B and so on."""
@@ -51,7 +51,7 @@ class Options:
     common: str = ""
     """Options of main.py that all settings share, in quotes."""
     name: str = "compare"
-    """The runs are called checkpoint/<name>-<setting>-… each; those that are complete are not trained again."""
+    """Begins the names of the runs. Those that are complete are not trained again."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Options:
-    """Scores a finished run; writes evaluate-<split>.json and .png, and the page, into its folder."""
+    """Scores a finished run, and draws its page again."""
 
     run_dir: Positional[Path]
     """The run's folder."""

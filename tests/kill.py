@@ -120,7 +120,7 @@ def start(project: Project, data_dir: Path, name: str, place: str | None = None,
 def rows_of(run: Run) -> list[dict[str, str]]:
     """log.csv but for its times."""
     with open(run.log, newline="", encoding="utf-8") as file:
-        return [{name: value for name, value in row.items() if name != "time"} for row in csv.DictReader(file)]
+        return [{name: value for name, value in row.items() if "time" not in name} for row in csv.DictReader(file)]
 
 
 def torture(folder: Path, n_kills: int, seed: int = 0) -> Counter:

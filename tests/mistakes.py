@@ -366,8 +366,8 @@ MISTAKES = [
         21,
         "aspect ratio squashed",
         "data/transformation/__init__.py",
-        "resize = v2.Resize(image_size if image_size <= 64 else round(image_size * 8 / 7))",
-        "resize = v2.Resize((round(image_size * 8 / 7), round(image_size * 8 / 7)))",
+        "resize = v2.Resize(short_side(image_size))",
+        "resize = v2.Resize((short_side(image_size), short_side(image_size)))",
         "aspect_ratio",
     ),
     Mistake(

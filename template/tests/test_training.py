@@ -154,7 +154,7 @@ def simulate(config: Config, run: Run, accuracies: list[float], losses: list[flo
     model = Model(network, torch.optim.Adam(network.parameters(), lr=1.0), "mse")
     run.folder.mkdir(parents=True, exist_ok=True)
     callbacks = [
-        c for c in get_callbacks(config, network, run, [], None) if type(c).__name__ not in ("Progress", "CSVLogger")
+        c for c in get_callbacks(config, network, run, [], None) if type(c).__name__ not in ("Progress", "Log")
     ]
     callbacks = CallbackList(callbacks)
     callbacks.set_model(model)
