@@ -21,7 +21,7 @@ from data.splits import classes_of, file_names
 from data.table import SEPARATOR
 from distributed import gather
 from Project import Run
-from utils import UserError, read_json, replacing
+from utils import UserError, brief, read_json, replacing
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -191,7 +191,7 @@ def read_scores(run: Run) -> Scores:
         else:
             labels = torch.tensor([[int(name in row["true"].split(SEPARATOR)) for name in classes] for row in rows])
     except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{run.predictions} cannot be read ({error}); python evaluate.py {run.folder} helps") from error
+        raise UserError(f"{run.predictions} cannot be read ({brief(error)}); main.py --resume ends a run") from error
     return count(probabilities, labels, {}, thresholds)
 
 
@@ -204,7 +204,7 @@ def read_log(run: Run) -> dict[str, list[float]]:
     if not run.log.is_file():
         raise UserError(f"{run.folder} holds no log.csv")
     with open(run.log, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if None not in row.values()]  # a kill may have torn the last one
     if not rows:
         raise UserError(f"{run.log} holds no epoch")
     return {name: [float(row[name]) for row in rows] for name in rows[0]}
