@@ -167,7 +167,8 @@ def simulate(config: Config, run: Run, accuracies: list[float], losses: list[flo
             network.head.bias.fill_(epoch)
         loss = (losses or [1.0] * len(accuracies))[epoch - 1]
         callbacks.on_epoch_end(
-            epoch, {"epoch": epoch, "time": 1.0, "loss": loss, "val_loss": loss, "val_acc": accuracy}
+            epoch,
+            {"epoch": epoch, "time": 1.0, "loss": loss, "acc": accuracy, "val_loss": loss, "val_acc": accuracy},
         )
         rates.append(model.optimizer.param_groups[0]["lr"])
         if model.stop_training:
@@ -185,6 +186,12 @@ def test_a_plateau_cuts_the_rate_and_then_stops_the_training_well_before_the_end
     assert len(rates) <= 12
     assert rates[0] == 1.0
     assert rates[-1] == pytest.approx(0.1)
+
+
+def test_the_first_of_equals_is_the_best(tmp_path):
+    accuracies = [60, 87.9999969, 87.9999992, 88.0000005]  # 44 of 50 each, averaged over other batches
+    _, best = simulate(Config(epochs=20), Run(tmp_path / "run"), accuracies)
+    assert best == 2
 
 
 def test_best_is_what_all_three_say_it_is(tmp_path):
