@@ -42,6 +42,8 @@ class Config:
     """all of the backbone, none of it, or so many of its stages, from the picture on. If not given: all with weights, none without."""
     unfreeze_at: int | None = None
     """From this epoch on the frozen stages begin to train, the last one first, one more with each epoch."""
+    views: int | Literal["fresh"] | None = None
+    """So many augmented views of each training picture are computed once, and then only the head trains; fresh computes new ones in each epoch. If not given: 4 where the backbone is frozen, else fresh."""
     normalize: Literal["imagenet", "data", "none"] = "imagenet"
     """Mean and deviation that the network expects: those that its weights were trained with, those of your training set, or none at all."""
 
@@ -101,6 +103,8 @@ class Config:
             raise UserError(f"--unfreeze-at {self.unfreeze_at}: the training ends with epoch {self.epochs}")
         if isinstance(self.freeze, int):
             check_at_least(0, self, "freeze")
+        if isinstance(self.views, int):
+            check_at_least(1, self, "views")
         for name in ("seed", "split_seed"):
             if getattr(self, name) >= 2**32:
                 raise UserError(f"--{dashes(name)} {getattr(self, name)}: less than {2**32} is needed")

@@ -72,6 +72,25 @@ def one_first() -> Iterator[None]:
         barrier()
 
 
+def wait() -> None:
+    """Until all processes are here."""
+    if world() > 1:
+        from torch.distributed import barrier
+
+        barrier()
+
+
+def shares() -> list[tuple[int, int]]:
+    """How work whose results are files is shared out: (which part is this process's, of how many), twice.
+
+    First among all processes. What a process does not find then, because it lies on another machine's disk, is shared
+    out among those of its own machine.
+    """
+    if world() == 1:
+        return [(0, 1)]
+    return [(rank(), world()), (int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1)))]
+
+
 def from_first(value: Value) -> Value:
     """What this is in the process of rank 0; any object that can be pickled."""
     if world() == 1:

@@ -39,6 +39,7 @@ def main(config: Config, project: Project = project) -> Run:
     from data.balance import balance
     from data.check import check
     from distributed import connect, rank, synchronize, world, wrap
+    from features import choose_views, keep_features
     from find_lr import find_lr
     from losses import check_loss, get_loss
     from metrics import METRICS, accuracy
@@ -82,7 +83,8 @@ def main(config: Config, project: Project = project) -> Run:
         num_workers=config.num_workers,
     )
 
-    network, config = build_network(config, len(data.classes), findings.statistics, device, resumed=state is not None)
+    network, config = build_network(config, len(data.classes), findings.statistics, device, state and state["network"])
+    config = choose_views(config, network)
     if config.mix != "none":
         network.mixing = Mixing(config.mix, len(data.classes))
         loss = network.mixing.mixed(loss)
@@ -104,12 +106,16 @@ def main(config: Config, project: Project = project) -> Run:
             epoch_metrics=[(name, metric(len(data.classes), data.multilabel)) for name, metric in metrics.items()],
             device=device,
         )
+        train, val = train_dl, val_dl
+        if config.views != "fresh":
+            train = keep_features(network, train_dl, data.folder, project.cache_dir, config.views, config.seed)
+            val = keep_features(network, val_dl, data.folder, project.cache_dir)
         if config.find_lr and not state:
-            find_lr(model, train_dl, run / "lr_finder.png")
+            find_lr(model, train, run / "lr_finder.png")
         train_dl.sampler.epoch = first_epoch = state["epoch"] + 1 if state else 1
         model.fit_generator(
-            train_dl,
-            val_dl,
+            train,
+            val,
             epochs=0 if state and state["stopped"] else config.epochs,
             initial_epoch=first_epoch,
             batches_per_step=config.accumulate,

@@ -38,7 +38,7 @@ class SaveState(Callback):
 
         Args:
             run: where `last.pt` goes.
-            network: what is trained.
+            network: what is trained; has its weights back already.
             seed: drives what is drawn in each epoch.
             schedule, best, stop: of the same training.
             state: from `load_state`, to be put back when the training begins.
@@ -51,7 +51,6 @@ class SaveState(Callback):
         """Puts the state back, if there is one."""
         if self.state is None:
             return
-        self.network.load_state_dict(self.state["network"])
         self.model.optimizer.load_state_dict(self.state["optimizer"])
         self.schedule.load_state_dict(self.state["schedule"])
         self.best.current_best = self.state["best"]

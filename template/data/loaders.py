@@ -50,6 +50,15 @@ class View(Dataset):
             image, label = self.dataset[index]
             return self.transform(image), label
 
+    def views(self, index: int, seeds: Sequence[int | None]) -> list[torch.Tensor]:
+        """Several views of one picture, which is read once."""
+        image, _ = self.dataset[index]
+        found = []
+        for seed in seeds:
+            with nullcontext() if seed is None else seeded(seed):
+                found.append(self.transform(image))
+        return found
+
 
 class EpochSampler(Sampler):
     """Each iteration is a new epoch: a new order, and for each picture the seed of a new view.

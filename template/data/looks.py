@@ -13,11 +13,12 @@ from pathlib import Path
 import imagehash
 import numpy as np
 from PIL import Image
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
 from data.imagefolder import PhotoFolder
 from data.loaders import default_workers
+from data.splits import leaves
 from data.table import Pictures
 from utils import UserError, brief
 
@@ -54,7 +55,6 @@ class Look:
 
 def all_looks(
     dataset: Dataset,
-    files: Sequence[str],
     folder: Path | None,
     cache_dir: Path,
     at_once: int | None,
@@ -64,10 +64,8 @@ def all_looks(
 
     Only what is read by `data.images` is known by its file; what a data set of one's own makes of one may change.
     """
-    paths = [
-        folder.resolve() / name if folder and plain else None
-        for name, plain in zip(files, are_plain(dataset), strict=True)
-    ]
+    folder = folder and folder.resolve()
+    paths = [path_of(part, i, folder) for part, i in leaves(dataset)]
     stamps = [stamp(path) if path else None for path in paths]
     with closing(open_cache(cache_dir)) as cache:
         known = [path for path in paths if path]
@@ -97,16 +95,15 @@ def all_looks(
     return looks
 
 
-def are_plain(dataset: Dataset) -> Iterator[bool]:
-    """For each item whether it is a file's picture as `data.images` reads it."""
-    if isinstance(dataset, ConcatDataset):
-        for part in dataset.datasets:
-            yield from are_plain(part)
-    elif isinstance(dataset, Subset):
-        plain = list(are_plain(dataset.dataset))
-        yield from (plain[i] for i in dataset.indices)
-    else:
-        yield from [type(dataset) in (Pictures, PhotoFolder)] * len(dataset)
+def path_of(dataset: Dataset, i: int, folder: Path | None) -> Path | None:
+    """The file of an item; None unless its picture is what `data.images` reads from it.
+
+    Args:
+        dataset: neither cut nor joined.
+        i: number of the item.
+        folder: what the names of its files are relative to.
+    """
+    return folder / dataset.files[i] if folder and type(dataset) in (Pictures, PhotoFolder) else None
 
 
 def open_cache(cache_dir: Path) -> sqlite3.Connection:

@@ -49,14 +49,19 @@ class Data:
         return f"{len(self.classes)} classes{', any number on an image' if self.multilabel else ''}; {sizes}"
 
 
+def leaves(dataset: Dataset) -> list[tuple[Dataset, int]]:
+    """For each item the data set that it came from, before anything was cut or joined, and its number there."""
+    if isinstance(dataset, Subset):
+        items = leaves(dataset.dataset)
+        return [items[i] for i in dataset.indices]
+    if isinstance(dataset, ConcatDataset):
+        return [item for part in dataset.datasets for item in leaves(part)]
+    return [(dataset, i) for i in range(len(dataset))]
+
+
 def file_names(dataset: Dataset) -> list[str]:
     """Names of a data set's items: its files relative to their folder, or their numbers if it has no `files`."""
-    if isinstance(dataset, Subset):
-        names = file_names(dataset.dataset)
-        return [names[i] for i in dataset.indices]
-    if isinstance(dataset, ConcatDataset):
-        return [name for part in dataset.datasets for name in file_names(part)]
-    return getattr(dataset, "files", None) or [str(i) for i in range(len(dataset))]
+    return [part.files[i] if getattr(part, "files", None) else str(i) for part, i in leaves(dataset)]
 
 
 def labels(dataset: Dataset) -> list[Label]:

@@ -15,7 +15,7 @@ import torchvision
 
 from config import Config
 from distributed import one_first
-from models.check import check_batch, check_bf16, check_compile
+from models.check import check_batch, check_bf16, check_compile, fast_in_bf16
 from models.classifier import Classifier, Normalize, WeightsError, load_weights
 from models.MyCNN import MyCNN
 from models.MyMobileNet import my_mobilenet
@@ -84,7 +84,7 @@ def build_network(
     n_classes: int,
     statistics: tuple[Sequence[float], Sequence[float]],
     device: torch.device,
-    resumed: bool = False,
+    resumed: dict[str, torch.Tensor] | None = None,
 ) -> tuple[Classifier, Config]:
     """The network that the options ask for.
 
@@ -95,7 +95,7 @@ def build_network(
         n_classes: number of classes.
         statistics: mean and standard deviation of each channel of the training pictures, from 0 to 1.
         device: that it will run on.
-        resumed: the weights will be put back from `last.pt`, so none are loaded here.
+        resumed: weights of an interrupted run, taken instead of those that the options name.
 
     Returns:
         The network, and the config with weights, freeze and lr filled in.
@@ -106,6 +106,8 @@ def build_network(
     try:
         with one_first():  # weights are downloaded once on each machine
             network = get_model(config.model, n_classes, "none" if resumed else config.weights)
+        if resumed:
+            network.load_state_dict(resumed)
     except WeightsError as error:
         if config.dataset != "demo" or config.weights is not None:
             raise
@@ -154,6 +156,7 @@ __all__ = [
     "build_network",
     "check_batch",
     "check_compile",
+    "fast_in_bf16",
     "get_model",
     "load_network",
     "resnet18",

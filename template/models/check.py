@@ -42,19 +42,22 @@ def check_batch(network: torch.nn.Module, loader: DataLoader, smallest: int = 2)
         raise UserError(f"the network returns {tuple(logits.shape)} for {len(images)} pictures; expected is {expected}")
 
 
+def fast_in_bf16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
+
+
 def check_bf16(device: torch.device) -> bool:
     """Returns True where the device computes faster in bfloat16.
 
     Raises:
         UserError: it does not.
     """
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif device.type == "cpu":
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    else:
-        fast = False
-    if not fast:
+    if not fast_in_bf16(device):
         raise UserError(f"--bf16: this {device.type} is not faster in bfloat16; leave it out")
     return True
 

@@ -70,13 +70,17 @@ class Classifier(nn.Module):
         self.to(memory_format=torch.channels_last)  # measured on a CPU: a frozen resnet18 is a third faster so
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Pictures (N, 3, H, W), uint8 → logits (N, n_classes), float."""
+        """Pictures (N, 3, H, W), uint8, or their features (N, n_features) → logits (N, n_classes), float."""
+        features = images if images.ndim == 2 else self.features(images)
+        return self.head(features.float())
+
+    def features(self, images: torch.Tensor) -> torch.Tensor:
+        """Pictures (N, 3, H, W), uint8 → what the head takes, (N, n_features)."""
         images = self.normalize(images)
         if self.mixing:
             images = self.mixing(images, self.training)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
-            features = self.backbone(images)
-        return self.head(features.float())
+            return self.backbone(images)
 
     @property
     def frozen(self) -> bool:

@@ -1,0 +1,304 @@
+"""What a frozen backbone makes of a picture never changes: it is computed once, and then only the head trains.
+
+Of each training picture a few augmented views are kept, of each for validation the picture itself. They lie in the
+cache and serve every later run, as long as nothing has changed that they depend on. `--views fresh` computes a new view
+of each picture in each epoch instead.
+"""
+
+import atexit
+import hashlib
+import logging
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm.auto import tqdm
+
+from config import Config
+from data.loaders import View
+from data.looks import path_of, stamp
+from data.published import Published
+from data.splits import file_names, labels, leaves
+from data.transformation import Transform
+from distributed import from_first, shares, wait
+from models import Classifier, fast_in_bf16
+from utils import UserError, seeded
+
+VIEWS = 4  # by default; measured, see the README
+
+logger = logging.getLogger(__name__)
+
+
+def choose_views(config: Config, network: Classifier) -> Config:
+    """Fills in how many views of a picture are kept, where it was not given.
+
+    Raises:
+        UserError: some are asked for where the backbone trains, or where pictures are mixed.
+    """
+    views, reason = config.views, None
+    if not network.frozen:
+        reason = "the backbone trains"
+    elif config.mix != "none":
+        reason = f"--mix {config.mix} needs the pictures themselves"
+    if reason and views not in (None, "fresh"):
+        raise UserError(f"--views {views}: {reason}; leave it out")
+    if views is None:
+        views = "fresh" if reason else 1 if config.augmentation == "none" else min(VIEWS, config.epochs)
+    return replace(config, views=views)
+
+
+class FeatureLoader:
+    """Gives features in place of the pictures of a loader, in the same order and the same batches.
+
+    From where some of the backbone trains, it gives the pictures.
+    """
+
+    def __init__(self, pictures: DataLoader, network: Classifier, features: "Features") -> None:
+        """Puts together what belongs together.
+
+        Args:
+            pictures: the loader of pictures.
+            network: whose features they are.
+            features: of each picture.
+        """
+        self.pictures, self.network, self.features = pictures, network, features
+        self.labels = torch.tensor(labels(pictures.dataset.dataset))
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self.pictures)
+
+    @property
+    def sampler(self) -> Sampler:
+        """Which pictures, and in which order."""
+        return self.pictures.sampler
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches (features, labels), float16 (N, n_features) and int64 (N,); of several views any one."""
+        if not self.network.frozen:
+            yield from self.pictures
+            return
+        for keys in self.pictures.batch_sampler:
+            indices, seeds = np.array([key if isinstance(key, tuple) else (key, 0) for key in keys]).T
+            yield self.features(indices, seeds), self.labels[indices]
+
+
+class Features:
+    """Features of pictures, read from the files of a folder when asked for: memory does not grow with them.
+
+    Each file `<any name>.<n_features>` holds records of a key and its features. Records are only ever added, each
+    process to files of its own, so that neither a kill nor another training can spoil what is there.
+    """
+
+    def __init__(self, store: Path, keys: np.ndarray) -> None:
+        """Finds each key.
+
+        Args:
+            store: the folder.
+            keys: (pictures, views) of bytes.
+        """
+        self.files = [
+            np.memmap(file, record(int(file.suffix[1:])), "r", shape=(n,))
+            for file in sorted(store.glob("*.*"))
+            if (n := file.stat().st_size // record(int(file.suffix[1:])).itemsize)
+        ]
+        there = np.concatenate([file["key"] for file in self.files]) if self.files else np.array([b""], "S16")
+        begins = np.cumsum([0] + [len(file) for file in self.files])
+        order = there.argsort()
+        at = order[np.searchsorted(there, keys, sorter=order).clip(max=len(there) - 1)]
+        self.missing = np.flatnonzero((there[at] != keys).any(axis=1))
+        self.file = np.searchsorted(begins, at, "right") - 1
+        self.row = at - begins[self.file]
+
+    def __call__(self, indices: np.ndarray, views: np.ndarray) -> torch.Tensor:
+        """Features of some pictures.
+
+        Args:
+            indices: (N,), which pictures.
+            views: (N,), which view of each, modulo their number.
+
+        Returns:
+            (N, n_features) of float16.
+        """
+        views = views % self.file.shape[1]
+        files, rows = self.file[indices, views], self.row[indices, views]
+        features = np.empty((len(indices), *self.files[0].dtype["features"].shape), np.float16)
+        for i in np.unique(files):
+            features[files == i] = self.files[i]["features"][rows[files == i]]
+        return torch.from_numpy(features)
+
+
+def record(n_features: int) -> np.dtype:
+    """How features lie in a file."""
+    return np.dtype([("key", "S16"), ("features", np.float16, (n_features,))])
+
+
+def keep_features(
+    network: Classifier, pictures: DataLoader, folder: Path | None, cache_dir: Path, views: int = 0, seed: int = 0
+) -> FeatureLoader:
+    """Computes what is not in the cache yet, with a progress bar; several processes share the work.
+
+    Args:
+        network: frozen, on its device.
+        pictures: the loader of pictures.
+        folder: of the data set, see `Data`.
+        cache_dir: `features/` below it keeps them.
+        views: of each picture; computed in bfloat16 where the device is fast at it. 0: the picture as it is, at the
+            precision of the network.
+        seed: drives the views.
+
+    Returns:
+        What takes the place of the loader in the training.
+
+    Raises:
+        UserError: features are too large for float16.
+    """
+    view, device = pictures.dataset, network.normalize.mean.device
+    names, sources = file_names(view.dataset), sources_of(view.dataset, folder)
+    bf16 = network.bf16 or (views > 0 and fast_in_bf16(device))
+    origin = fingerprint(network, view.transform, device.type, bf16)
+    if None in sources:  # what such a data set makes of its files may change although they do not
+        origin = digest(origin, from_first(uuid.uuid4().hex))
+    store = cache_dir / "features" / origin.hex()
+    store.mkdir(parents=True, exist_ok=True)
+    if None in sources:
+        atexit.register(shutil.rmtree, store, ignore_errors=True)
+    seeds = [[int.from_bytes(digest(seed, i, name)[:7]) for i in range(views)] if views else [None] for name in names]
+    keys = [[digest(source, one) for one in row] for source, row in zip(sources, seeds, strict=True)]
+    features = Features(store, np.array(keys, "S16"))
+    for number, count in shares():
+        mine = features.missing[number::count].tolist()
+        if mine:
+            compute(network, bf16, Views(view, seeds, keys), mine, store, pictures)
+        wait()
+        features = Features(store, np.array(keys, "S16"))
+    return FeatureLoader(pictures, network, features)
+
+
+def compute(
+    network: Classifier, bf16: bool, views: "Views", indices: Sequence[int], store: Path, pictures: DataLoader
+) -> None:
+    """Adds a file of features to the store.
+
+    Args:
+        network: frozen, on its device.
+        bf16: whether to compute in bfloat16.
+        views: of all pictures.
+        indices: which of them.
+        store: the folder.
+        pictures: their loader: as many processes, about as large batches.
+    """
+    per_picture = len(views.seeds[0])
+    loader = DataLoader(
+        views,
+        batch_size=max(1, pictures.batch_size // per_picture),
+        sampler=indices,
+        num_workers=pictures.num_workers,
+        collate_fn=flatten,
+        pin_memory=pictures.pin_memory,
+    )
+    what = f"features of {per_picture} views" if per_picture > 1 else "features"
+    bar = tqdm(total=len(indices), desc=what, leave=False, dynamic_ncols=True, disable=None)
+    before, network.bf16 = network.bf16, bf16
+    device, file = network.normalize.mean.device, None
+    try:
+        for keys, images in loader:
+            with torch.no_grad():
+                features = network.eval().features(images.to(device, non_blocking=True)).half().cpu().numpy()
+            if not np.isfinite(features).all():
+                raise UserError("the features of this network are too large to be kept; give --views fresh")
+            file = file or open(store / f"{uuid.uuid4().hex}.{features.shape[1]}", "ab")  # noqa: SIM115
+            records = np.empty(len(keys), record(features.shape[1]))
+            records["key"], records["features"] = keys, features
+            file.write(records.tobytes())
+            bar.update(len(keys) // per_picture)
+    finally:
+        network.bf16 = before
+        bar.close()
+        if file:
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+
+
+class Views(Dataset):
+    """All views of a picture at once, so that it is read once."""
+
+    def __init__(self, view: View, seeds: Sequence[Sequence[int | None]], keys: Sequence[Sequence[bytes]]) -> None:
+        self.view, self.seeds, self.keys = view, seeds, keys
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self.seeds)
+
+    def __getitem__(self, index: int) -> tuple[Sequence[bytes], list[torch.Tensor]]:
+        """The key of each view, and the view."""
+        return self.keys[index], self.view.views(index, self.seeds[index])
+
+
+def flatten(items: Sequence[tuple[Sequence[bytes], list[torch.Tensor]]]) -> tuple[np.ndarray, torch.Tensor]:
+    """Several pictures' views as one batch: keys (N,) and images (N, 3, H, W)."""
+    return np.array([key for keys, _ in items for key in keys], "S16"), torch.stack(
+        [one for _, all_ in items for one in all_]
+    )
+
+
+def sources_of(dataset: Dataset, folder: Path | None) -> list[str | None]:
+    """For each item what changes when its picture does; None where nobody knows.
+
+    Args:
+        dataset: pictures and labels.
+        folder: of the data set, see `Data`.
+    """
+    found: list[str | None] = []
+    for part, i in leaves(dataset):
+        path = path_of(part, i, folder)
+        if isinstance(part, Published):
+            found.append(f"{part.origin} {part.files[i]}")
+        else:
+            found.append(path and f"{path} {stamp(path)}")
+    return found
+
+
+def fingerprint(network: Classifier, transform: Transform, device: str, bf16: bool) -> bytes:
+    """What changes when anything does that features depend on, but for the pictures.
+
+    That is: the weights; the code in `data/` and `models/`; what the transform does to a picture; precision, kind of
+    device and versions of libraries.
+    """
+    found: list[Any] = [device, bf16, re.sub(" at 0x[0-9a-f]+", "", str(transform))]
+    for part in network.normalize, network.backbone:
+        for name, value in part.state_dict().items():
+            found += [name, value.dtype, tuple(value.shape), value.cpu().contiguous().numpy().tobytes()]
+    here = Path(__file__).resolve().parent
+    found += [file.read_bytes() for name in ("data", "models") for file in sorted((here / name).rglob("*.py"))]
+    for package in ("torch", "torchvision", "timm", "imaug", "opencv-python-headless", "numpy", "pillow"):
+        try:
+            found.append(version(package))
+        except PackageNotFoundError:
+            found.append(None)
+    noise = np.random.default_rng(0).integers(256, size=(12, 16, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise).resize((400, 300))
+    for seed in range(8):
+        with seeded(seed):
+            found.append(transform(picture).numpy().tobytes())
+    return digest(*found)
+
+
+def digest(*parts: Any) -> bytes:
+    """16 bytes that stand for all of these."""
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        content = part if isinstance(part, bytes) else str(part).encode(errors="surrogateescape")
+        found.update(len(content).to_bytes(8, "little") + content)
+    return found.digest()

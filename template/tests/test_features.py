@@ -1,0 +1,307 @@
+"""Features that are kept: the same as those computed afresh, computed once, and never stale."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import features
+from config import Config
+from data import get_data, get_transforms, make_loaders
+from data.splits import Data
+from features import choose_views, fingerprint, keep_features
+from main import main
+from models import MODELS
+from models.classifier import Classifier
+from Project import Project
+from runs import parse_config
+from utils import UserError
+
+
+def network_of(n_classes: int, pretrained: bool = True) -> Classifier:
+    """A small network, always the same, frozen where it counts as pretrained."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2)]
+        network = Classifier(nn.Sequential(*layers, nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()), 32, n_classes)
+    return network.freeze() if pretrained else network
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Its name for the command line."""
+    monkeypatch.setitem(MODELS, "small", network_of)
+
+
+@pytest.fixture
+def computed(monkeypatch) -> list[int]:
+    """Which pictures were sent through the backbone to keep their features; grows."""
+    numbers, compute = [], features.compute
+
+    def spy(network, bf16, views, indices, *rest):
+        numbers.extend(indices)
+        return compute(network, bf16, views, indices, *rest)
+
+    monkeypatch.setattr(features, "compute", spy)
+    return numbers
+
+
+@pytest.fixture
+def kept(photos, tmp_path):
+    """Features of a copy of the drawn pictures: call it to compute what is missing, as a new training would."""
+    folder = tmp_path / "copy"
+    for file in photos.rglob("*.jpg"):
+        target = folder / file.relative_to(photos)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+
+    def call(part: str = "train", network: Classifier | None = None, views: int = 3, seed: int = 0):
+        data = get_data("imagefolder", folder)
+        train_dl, val_dl, _ = make_loaders(data, *get_transforms(32), batch_size=8, num_workers=0)
+        loader, views = (train_dl, views) if part == "train" else (val_dl, 0)
+        return keep_features(network or network_of(2), loader, data.folder, tmp_path / "cache", views, seed)
+
+    call.folder = folder
+    return call
+
+
+def test_they_are_what_the_network_makes_of_the_pictures(kept):
+    network = network_of(2).eval()
+    loader = kept("val", network)
+    for (found, labels), (images, expected) in zip(loader, loader.pictures, strict=True):
+        assert found.dtype == torch.float16
+        assert labels.equal(expected)
+        with torch.no_grad():
+            assert torch.allclose(network(found), network(images), atol=2e-3)
+
+
+def test_views_differ_and_an_epoch_takes_any_of_them(kept):
+    loader = kept(views=3)
+    rows = loader.features.file.shape
+    assert rows == (24, 3)
+    views = [loader.features(np.arange(24), np.full(24, view)) for view in range(3)]
+    assert all((views[i] != views[j]).any(dim=1).all() for i, j in ((0, 1), (0, 2), (1, 2)))
+    drawn = {tuple(row.tolist()) for _ in range(12) for found, _ in loader for row in found}
+    assert len(drawn) == 72
+
+
+def test_the_second_time_nothing_is_computed(kept, computed):
+    kept(), kept("val")
+    assert len(computed) == 24 + 8
+    first = kept().features(np.arange(24), np.arange(24))
+    kept("val")
+    assert len(computed) == 24 + 8
+    assert first.equal(kept().features(np.arange(24), np.arange(24)))
+
+
+def test_a_picture_that_has_changed_is_computed_again_and_it_alone(kept, computed):
+    before = kept()
+    file = sorted((kept.folder / "train").rglob("*.jpg"))[5]
+    Image.new("RGB", (90, 70), "red").save(file)
+    computed.clear()
+    after = kept()
+    assert computed == [5]
+    every, zeros = np.arange(24), np.zeros(24, int)
+    changed = (before.features(every, zeros) != after.features(every, zeros)).any(dim=1)
+    assert changed.nonzero().flatten().tolist() == [5]
+
+
+def test_more_views_or_another_seed_are_computed_and_both_stay(kept, computed):
+    kept(views=2), kept(views=4)
+    assert len(computed) == 48
+    kept(seed=1)
+    assert len(computed) == 72
+    kept(views=2), kept(views=4), kept(seed=1)
+    assert len(computed) == 72
+
+
+def test_what_features_depend_on_is_in_the_fingerprint(tmp_path, monkeypatch):
+    train, val = get_transforms(32)
+    network, first = network_of(2), fingerprint(network_of(2), train, "cpu", False)
+    assert fingerprint(network, train, "cpu", False) == first
+    with torch.no_grad():
+        network.head.weight.fill_(1)
+    assert fingerprint(network, train, "cpu", False) == first  # the head takes features, it makes none
+    others = [
+        fingerprint(network, val, "cpu", False),
+        fingerprint(network, get_transforms(40)[0], "cpu", False),
+        fingerprint(network, get_transforms(32, "small")[0], "cpu", False),
+        fingerprint(network, lambda picture: train(picture) // 2, "cpu", False),
+        fingerprint(network, train, "cuda", False),
+        fingerprint(network, train, "cpu", True),
+    ]
+    network.backbone[1].running_mean += 0.01
+    others.append(fingerprint(network, train, "cpu", False))
+    network = network_of(2)
+    network.normalize.mean += 0.01
+    others.append(fingerprint(network, train, "cpu", False))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mine.py").write_text("changed")
+    monkeypatch.setattr(features, "__file__", str(tmp_path / "features.py"))
+    others.append(fingerprint(network_of(2), train, "cpu", False))
+    assert len({first, *others}) == len(others) + 1
+
+
+def test_a_pass_that_was_killed_goes_on_where_it_was(kept, computed):
+    first = kept().features(np.arange(24), np.zeros(24, int))
+    (file,) = kept.folder.parent.glob("cache/features/*/*.32")
+    os.truncate(file, file.stat().st_size // 2 + 5)  # in the midst of a record
+    computed.clear()
+    again = kept().features(np.arange(24), np.zeros(24, int))
+    assert 0 < len(computed) < 24
+    assert torch.allclose(first.float(), again.float(), atol=1e-3)
+
+
+def test_an_own_data_set_is_computed_each_time(tmp_path, computed, monkeypatch):
+    class Mine(torch.utils.data.Dataset):
+        classes, targets, files = ("a", "b"), [0, 1] * 4, [f"{i}.jpg" for i in range(8)]
+        colour = "red"
+
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, index):
+            return Image.new("RGB", (40, 40), self.colour), self.targets[index]
+
+    undone = []
+    monkeypatch.setattr("atexit.register", lambda work, *args, **options: undone.append((work, args, options)))
+    data = Data(Mine(), Mine(), Mine(), ["a", "b"], folder=tmp_path)
+    for colour in ("red", "blue"):
+        Mine.colour = colour
+        loader = make_loaders(data, *get_transforms(32), batch_size=8, num_workers=0).val
+        found = keep_features(network_of(2), loader, data.folder, tmp_path / "cache")
+        with torch.no_grad():
+            expected = network_of(2).eval().features(next(iter(loader))[0])
+        assert torch.allclose(next(iter(found))[0].float(), expected, atol=2e-3)
+    assert len(computed) == 16
+    for work, args, options in undone:
+        work(*args, **options)
+    assert not list((tmp_path / "cache").rglob("*.32"))
+
+
+def test_features_beyond_float16_are_refused(kept):
+    network = network_of(2)
+    with torch.no_grad():
+        network.backbone[3].weight.mul_(1e6)
+    with pytest.raises(UserError, match="--views fresh"):
+        kept("val", network)
+
+
+@pytest.mark.parametrize(
+    ("options", "frozen", "views"),
+    [
+        ({}, True, 4),
+        ({"epochs": 3}, True, 3),
+        ({"augmentation": "none"}, True, 1),
+        ({"views": 7}, True, 7),
+        ({"views": "fresh"}, True, "fresh"),
+        ({"mix": "mixup"}, True, "fresh"),
+        ({}, False, "fresh"),
+    ],
+)
+def test_how_many_views_by_default(options, frozen, views):
+    assert choose_views(Config(**options), network_of(2, frozen)).views == views
+
+
+def test_views_that_cannot_be_kept_are_refused(train):
+    with pytest.raises(UserError, match="--views 2: the backbone trains"):
+        train(views=2)
+    with pytest.raises(UserError, match="--views 2: --mix cutmix needs"):
+        train(model="small", views=2, mix="cutmix")
+    with pytest.raises(UserError, match="at least 1"):
+        Config(views=0)
+
+
+def test_a_training_on_features_learns_and_its_final_figures_are_of_whole_pictures(train, computed):
+    run = train(model="small", epochs=8, lr=0.05)
+    assert len(computed) == 24 + 8
+    rows = list(csv.DictReader(run.log.open()))
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    metrics = json.loads(run.metrics.read_text())
+    best = rows[metrics["best_epoch"] - 1]
+    assert float(best["val_acc"]) == pytest.approx(100 * metrics["val_acc"])
+    assert json.loads(run.config.read_text())["options"]["views"] == 4
+    train(model="small", epochs=8, lr=0.01)
+    assert len(computed) == 24 + 8  # another rate starts at once
+
+
+def test_the_backbone_never_sees_a_picture_in_an_epoch(train, monkeypatch):
+    seen = {}
+    forward = Classifier.forward
+
+    def spy(self, images):
+        seen[images.ndim] = seen.get(images.ndim, 0) + 1
+        return forward(self, images)
+
+    monkeypatch.setattr(Classifier, "forward", spy)
+    train(model="small", epochs=6)
+    on_features, on_pictures = seen[2], seen[4]
+    train(model="small", epochs=60, run_name="longer")
+    assert seen[4] == 2 * on_pictures
+    assert seen[2] > 5 * on_features
+
+
+def test_once_unfrozen_it_trains_on_pictures(train, monkeypatch):
+    seen, forward = [], Classifier.forward
+
+    def spy(self, images):
+        seen.append((images.ndim, self.n_frozen))
+        return forward(self, images)
+
+    monkeypatch.setattr(Classifier, "forward", spy)
+    train(model="small", epochs=4, unfreeze_at=3)
+    while_frozen = {ndim for ndim, n_frozen in seen if n_frozen == max(n for _, n in seen)}
+    after = {ndim for ndim, n_frozen in seen if n_frozen < max(n for _, n in seen)}
+    assert 2 in while_frozen
+    assert after == {4}
+
+
+def test_the_same_log_whatever_is_in_the_cache_and_after_a_resume(photos, tmp_path):
+    options = {"data_dir": photos, "model": "small", "image_size": 32, "batch_size": 8, "num_workers": 0}
+    options |= {"trackers": ("none",), "device": "cpu", "patience": 4, "views": 2}
+
+    def log(run) -> list[dict]:
+        return [
+            {k: v for k, v in row.items() if "time" not in k} for row in csv.DictReader(run.log.open(encoding="utf-8"))
+        ]
+
+    project = Project(tmp_path / "project")
+    first = log(main(Config(**options, epochs=4), project))
+    assert log(main(Config(**options, epochs=4), project)) == first
+    half = main(Config(**options, epochs=2, run_name="half"), Project(tmp_path / "other"))
+    resumed = parse_config(["--resume", str(half.folder), "--epochs", "4"])
+    assert log(main(resumed, Project(tmp_path / "other"))) == first
+
+
+def test_several_labels_on_an_image(photos, tmp_path, computed, project):
+    files = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.jpg"))
+    rows = [f"{name},{'a|b' if i % 3 == 0 else 'a' if i % 3 == 1 else 'b'}" for i, name in enumerate(files)]
+    table = photos.parent / "several.csv"
+    table.write_text("file,label\n" + "\n".join(f"{photos.name}/{row}" for row in rows))
+    options = {"image_size": 32, "batch_size": 8, "num_workers": 0, "trackers": ("none",), "device": "cpu"}
+    run = main(Config(dataset="csv", data_dir=table, model="small", epochs=2, **options), project)
+    assert computed
+    assert "val_exact" in json.loads(run.metrics.read_text())
+
+
+def test_published_pictures_are_known_by_what_they_are(tmp_path):
+    from data.published import Published
+
+    class Digits(torch.utils.data.Dataset):
+        def __init__(self, root: Path) -> None:
+            self.root, self.targets = root, [0, 1]
+
+        def __getitem__(self, index):
+            return Image.new("L", (8, 8), index), index
+
+    one = features.sources_of(Published(Digits(tmp_path / "a"), "train"), None)
+    assert None not in one
+    others = [("a", "test"), ("b", "train")]
+    found = {tuple(features.sources_of(Published(Digits(tmp_path / root), part), None)) for root, part in others}
+    assert len(found | {tuple(one)}) == 3
