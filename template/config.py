@@ -43,7 +43,7 @@ class Config:
     unfreeze_at: int | None = None
     """From this epoch on the frozen stages begin to train, the last one first, one more with each epoch."""
     views: int | Literal["fresh"] | None = None
-    """So many augmented views of each training picture are computed once, and then only the head trains; fresh computes new ones in each epoch. If not given: 4 where the backbone is frozen, else fresh."""
+    """So many augmented views of each training picture are computed once, and then only the head trains; fresh computes new ones in each epoch. If not given: 2 where the backbone is frozen, else fresh."""
     normalize: Literal["imagenet", "data", "none"] = "imagenet"
     """Mean and deviation that the network expects: those that its weights were trained with, those of your training set, or none at all."""
 
@@ -81,8 +81,8 @@ class Config:
     """Drives the initial weights, the order of the images and their augmentation."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps, xpu."""
-    bf16: bool = False
-    """Compute the backbone in half the precision, where the device is fast at it."""
+    bf16: Literal["auto", "on", "off"] = "auto"
+    """Compute the backbone in half the precision while training. auto: where it is frozen and the device is fast at it."""
     compile: bool = False
     """Let torch compile the backbone; the first batches take a minute."""
     num_workers: int | None = None

@@ -15,7 +15,7 @@ import torchvision
 
 from config import Config
 from distributed import one_first
-from models.check import check_batch, check_bf16, check_compile, fast_in_bf16
+from models.check import check_batch, check_compile, use_bf16
 from models.classifier import Classifier, Normalize, WeightsError, load_weights
 from models.MyCNN import MyCNN
 from models.MyMobileNet import my_mobilenet
@@ -123,7 +123,7 @@ def build_network(
             raise UserError(f"--freeze {freeze}: {name} is not in {weights}, so it has to train; freeze less")
     if config.unfreeze_at and not network.n_frozen:
         raise UserError(f"--unfreeze-at {config.unfreeze_at}: nothing is frozen; it needs weights, or --freeze")
-    network.bf16 = config.bf16 and check_bf16(device)
+    network.bf16 = use_bf16(config.bf16, network.frozen and config.unfreeze_at is None, device)
     if config.normalize != "imagenet":
         network.normalize = Normalize(*(statistics if config.normalize == "data" else ((0, 0, 0), (1, 1, 1))))
     lr = config.lr or (3e-3 if network.frozen else 1e-3) * (10 if config.optimizer == "sgd" else 1)
@@ -156,7 +156,6 @@ __all__ = [
     "build_network",
     "check_batch",
     "check_compile",
-    "fast_in_bf16",
     "get_model",
     "load_network",
     "resnet18",

@@ -42,24 +42,25 @@ def check_batch(network: torch.nn.Module, loader: DataLoader, smallest: int = 2)
         raise UserError(f"the network returns {tuple(logits.shape)} for {len(images)} pictures; expected is {expected}")
 
 
-def fast_in_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for bfloat16."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return False
+def use_bf16(asked: str, frozen: bool, device: torch.device) -> bool:
+    """Whether the backbone computes in bfloat16.
 
-
-def check_bf16(device: torch.device) -> bool:
-    """Returns True where the device computes faster in bfloat16.
+    Args:
+        asked: on, off or auto, which does so where it costs nothing: in a backbone that is frozen for good.
+        frozen: whether it is.
+        device: that it runs on.
 
     Raises:
-        UserError: it does not.
+        UserError: it should, on a device without instructions for it.
     """
-    if not fast_in_bf16(device):
-        raise UserError(f"--bf16: this {device.type} is not faster in bfloat16; leave it out")
-    return True
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        cpu = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        fast = device.type == "cpu" and cpu
+    if asked == "on" and not fast:
+        raise UserError(f"--bf16 on: this {device.type} is not faster in bfloat16; leave it out")
+    return asked == "on" or (asked == "auto" and frozen and fast)
 
 
 def check_compile(device: torch.device) -> None:

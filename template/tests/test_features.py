@@ -196,8 +196,8 @@ def test_features_beyond_float16_are_refused(kept):
 @pytest.mark.parametrize(
     ("options", "frozen", "views"),
     [
-        ({}, True, 4),
-        ({"epochs": 3}, True, 3),
+        ({}, True, 2),
+        ({"epochs": 1}, True, 1),
         ({"augmentation": "none"}, True, 1),
         ({"views": 7}, True, 7),
         ({"views": "fresh"}, True, "fresh"),
@@ -226,7 +226,7 @@ def test_a_training_on_features_learns_and_its_final_figures_are_of_whole_pictur
     metrics = json.loads(run.metrics.read_text())
     best = rows[metrics["best_epoch"] - 1]
     assert float(best["val_acc"]) == pytest.approx(100 * metrics["val_acc"])
-    assert json.loads(run.config.read_text())["options"]["views"] == 4
+    assert json.loads(run.config.read_text())["options"]["views"] == 2
     train(model="small", epochs=8, lr=0.01)
     assert len(computed) == 24 + 8  # another rate starts at once
 

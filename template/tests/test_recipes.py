@@ -371,7 +371,7 @@ def test_metrics_by_name(train):
 
 
 def test_half_the_precision_where_the_device_is_fast_at_it(monkeypatch):
-    from models.check import check_bf16, check_compile
+    from models.check import check_compile, use_bf16
 
     seen = []
     network = MyCNN(2, width=8).eval()
@@ -385,11 +385,15 @@ def test_half_the_precision_where_the_device_is_fast_at_it(monkeypatch):
     for fast in (True, False):
         monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda fast=fast: fast)
         monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
+        cpu = torch.device("cpu")
+        assert use_bf16("auto", True, cpu) == fast
+        assert not use_bf16("auto", False, cpu)
+        assert not use_bf16("off", True, cpu)
         if fast:
-            assert check_bf16(torch.device("cpu"))
+            assert use_bf16("on", False, cpu)
         else:
             with pytest.raises(UserError, match="--bf16"):
-                check_bf16(torch.device("cpu"))
+                use_bf16("on", False, cpu)
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(UserError, match=r"--compile needs a C\+\+ compiler"):
         check_compile(torch.device("cpu"))

@@ -31,20 +31,23 @@ class ImgAugTransform:
         self.augmenter = augmenter
         self.parts = list(parts_of(augmenter))
 
-    def __call__(self, image: Image.Image) -> Image.Image:
+    def __call__(self, image: torch.Tensor | Image.Image) -> torch.Tensor | Image.Image:
         """Augments one picture.
 
         Args:
-            image: PIL image in RGB, or an array (H, W, 3) of uint8.
+            image: tensor (3, H, W) of uint8, PIL image in RGB, or an array (H, W, 3) of uint8.
 
         Returns:
-            The augmented PIL image. Its size is the same unless the augmenter changes sizes.
+            A tensor for a tensor, else a PIL image. Its size is the same unless the augmenter changes sizes.
         """
         rng = imgaug.random.get_global_rng()
         rng.generator = np.random.Generator(np.random.SFC64(torch.randint(2**63 - 1, ()).item()))
         rng._idx = object()  # tells imgaug to throw away numbers drawn ahead from the state before
         for part in self.parts:
             part.random_state = rng
+        if isinstance(image, torch.Tensor):
+            pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+            return torch.from_numpy(np.ascontiguousarray(self.augmenter(image=pixels))).permute(2, 0, 1)
         return Image.fromarray(self.augmenter(image=np.asarray(image)))
 
     def __repr__(self) -> str:
