@@ -284,19 +284,19 @@ def template(data_dir: Path, seed: int, begin: Callable[[], None], **options) ->
     from Project import Project
 
     ends = []
-    choose, fit = features.choose_views, Model.fit_generator
+    keep, fit = features.keep_features, Model.fit_generator
 
-    def chosen(*args):
-        result = choose(*args)
-        begin()  # what follows is the first thing that looks at pictures in order to learn
-        return result
+    def kept(*args):
+        begin()
+        return keep(*args)
 
     def fitted(*args, **keywords):
+        begin()
         result = fit(*args, **keywords)
         ends.append(time.perf_counter())
         return result
 
-    features.choose_views, Model.fit_generator = chosen, fitted
+    features.keep_features, Model.fit_generator = kept, fitted
     with tempfile.TemporaryDirectory() as folder:
         # The patience of all peers: none. Comet's offline archive and the report are no part of the comparison.
         config = Config(data_dir=data_dir, epochs=EPOCHS, patience=EPOCHS, seed=seed, trackers=("none",), **options)

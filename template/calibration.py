@@ -1,5 +1,6 @@
 """How far the probabilities of a network can be believed, and when it had better say that it is not sure."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -18,7 +19,7 @@ class Calibration:
 
     Attributes:
         temperature: logits are divided by it before they become probabilities.
-        risk: the share of wrong answers that was allowed.
+        risk: the share of pictures that may get a wrong answer.
         threshold: the least probability of an answer; None where the validation set cannot tell.
     """
 
@@ -37,7 +38,7 @@ def calibrate(logits: torch.Tensor, labels: torch.Tensor, risk: float) -> Calibr
     Args:
         logits: (N, C) of float.
         labels: (N,) of int64.
-        risk: the share of wrong answers that is allowed, from 0 to 1.
+        risk: the share of pictures that may get a wrong answer, from 0 to 1.
     """
     temperature = fit_temperature(logits, labels)
     p, guesses = (logits / temperature).softmax(dim=1).max(dim=1)
@@ -73,11 +74,11 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def threshold_for(p: np.ndarray, right: np.ndarray, risk: float) -> float | None:
-    """The least probability from which on no more than this share of the answers is wrong.
+    """The least probability from which on answers are given, so that no more than this share of pictures is mistaken.
 
-    Geifman and El-Yaniv, "Selective Classification for Deep Neural Networks", NeurIPS 2017. Of n
-    answers with k mistakes (k + 1) / (n + 1) is taken for the share, as in conformal prediction: so few pictures cannot
-    promise much.
+    Of n pictures with k wrong answers (k + 1) / (n + 1) is taken for the share. So the promise holds for new pictures
+    of the same kind, on average over validation sets, however few pictures these have (Angelopoulos et al., "Conformal
+    Risk Control", ICLR 2024).
 
     Args:
         p: (N,) probability of each answer.
@@ -85,13 +86,19 @@ def threshold_for(p: np.ndarray, right: np.ndarray, risk: float) -> float | None
         risk: from 0 to 1.
 
     Returns:
-        The threshold, or None where there are too few pictures, or too many mistakes, to promise it.
+        The threshold, 0 where every answer may be given; or None where there are too few pictures, or the surest
+        answers are wrong, so that only silence could keep the promise.
     """
     order = np.argsort(-p, kind="stable")
-    shares = (np.cumsum(~right[order]) + 1) / (np.arange(1, len(p) + 1) + 1)
+    shares = (np.cumsum(~right[order]) + 1) / (len(p) + 1)
     last_of_equals = np.append(p[order][1:] != p[order][:-1], True)
     allowed = np.flatnonzero((shares <= risk) & last_of_equals)
-    return round(float(p[order][allowed[-1]]), 6) if len(allowed) else None
+    if not len(allowed):
+        return None
+    last = int(allowed[-1])
+    return (
+        0.0 if last == len(p) - 1 else math.floor(p[order][last] * 1e6) / 1e6
+    )  # rounded up, it would shut out its own
 
 
 @dataclass(frozen=True)

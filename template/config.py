@@ -72,7 +72,7 @@ class Config:
     patience: int | None = None
     """Epochs without improvement until training stops; after half of them the rate is cut. If not given: epochs / 2."""
     risk: float = 0.05
-    """The share of wrong answers that predict.py may give; where it would be more, it says unsure."""
+    """The share of pictures that predict.py may answer wrongly; where it would be more, it says unsure."""
 
     find_lr: bool = False
     """Before the training, try learning rates and draw which one suits into lr_finder.png; changes nothing else."""

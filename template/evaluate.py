@@ -53,7 +53,7 @@ def main(options: Options) -> None:
 
     import plots
     from calibration import load_calibration
-    from data import get_data, get_transforms, make_loader
+    from data import get_data, get_transforms, is_there, make_loader
     from data.imagefolder import read_labelled
     from data.table import read_labelled_table
     from distributed import connect, rank
@@ -77,6 +77,8 @@ def main(options: Options) -> None:
         raise UserError(f"there is no folder {folder}")
     try:
         root = folder or data_folder(config, project)
+        if folder and not is_there(config.dataset, folder):
+            raise UserError(f"there is no {config.dataset} in {folder}")
         data = get_data(config.dataset, root, config.split, config.split_seed, run, config.fold)
         dataset = data.val if part == "val" else data.test
     except UserError:

@@ -55,6 +55,7 @@ def write_page(run: Run, scores: Scores, dataset: Dataset, part: str, path: Path
         "monitor": MONITOR,
         "per_class": per_class(scores.confusion, classes),
         "confused": confused(scores.confusion, classes),
+        "confusion_width": 320 if scores.multilabel else plots.confusion_width(len(classes)),
         "mistakes": mistakes(scores, dataset, classes),
         "n_wrong": int(scores.wrong.sum()),
         "n_scored": len(scores.labels),
@@ -104,7 +105,7 @@ def cards(scores: Scores) -> list[dict[str, str]]:
             "value": f"{100 * right / n:.1f} %",
             "more": f"{right} of {n}; {100 * low:.0f}–{100 * high:.0f} % at 95 %",
         },
-        {"what": "macro F1", "value": f"{scores.metrics['f1']:.3f}", "more": "the mean over classes"},
+        {"what": "macro F1", "value": f"{scores.metrics['f1']:.3f}", "more": "the mean over the classes that occur"},
     ]
     if scores.multilabel:
         exact = f"{100 * scores.metrics['exact']:.1f} %"
@@ -117,19 +118,22 @@ def sureness(scores: Scores, calibration: Calibration) -> tuple[dict[str, str], 
     if scores.multilabel or calibration.risk is None:
         return None
     if calibration.threshold is None:
-        few = "The validation set is too small, or has too many mistakes, to promise"
         return (
             {"value": "–", "more": "the validation set cannot tell"},
-            f"{few} that {100 * calibration.risk:.0f} % of the answers are wrong at most: predict.py always answers.",
+            f"The validation set is too small, or its surest answers are wrong, to promise that at most "
+            f"{100 * calibration.risk:g} % of pictures get a wrong answer: predict.py always answers.",
         )
     p, right = scores.claims
     kept = p >= calibration.threshold
     wrong = int((kept & ~right).sum())
+    rule = f"Below a probability of {calibration.threshold:.3f} predict.py says unsure."
+    if not calibration.threshold:
+        rule = "predict.py may always answer."
     return (
         {"value": f"{100 * kept.mean():.0f} %", "more": f"{wrong} of these {kept.sum()} are wrong"},
-        f"Below a probability of {calibration.threshold:.3f} predict.py says unsure. That was chosen on the validation "
-        f"set, so that {100 * calibration.risk:.0f} % of the answers are wrong at most; of these images it answers "
-        f"{100 * kept.mean():.0f} %, and {wrong} of {kept.sum()} answers are wrong.",
+        f"{rule} That was found on the validation set: of pictures like those at most {100 * calibration.risk:g} % get "
+        "a wrong answer, on average over such sets (conformal risk control, Angelopoulos et al., 2024). Of the images "
+        f"here it answers {100 * kept.mean():.0f} %, and {wrong} of {len(p)} get a wrong answer.",
     )
 
 
@@ -142,9 +146,9 @@ def per_class(confusion: np.ndarray, classes: Sequence[str]) -> list[dict[str, A
         hits, false, missed = confusion[:, 1, 1], confusion[:, 0, 1], confusion[:, 1, 0]
     rows = []
     for name, tp, fp, fn in zip(classes, hits.tolist(), false.tolist(), missed.tolist(), strict=True):
-        precision = (tp / max(1, tp + fp), *interval(tp, tp + fp))
-        recall = (tp / max(1, tp + fn), *interval(tp, tp + fn))
-        f1 = (2 * tp / max(1, 2 * tp + fp + fn), *f1_interval(tp, fp, fn))
+        precision = (tp / (tp + fp), *interval(tp, tp + fp)) if tp + fp else None
+        recall = (tp / (tp + fn), *interval(tp, tp + fn)) if tp + fn else None
+        f1 = (2 * tp / (2 * tp + fp + fn), *f1_interval(tp, fp, fn)) if tp + fp + fn else None
         rows.append({"name": name, "support": tp + fn, "figures": [precision, recall, f1]})
     return rows
 
@@ -223,6 +227,9 @@ def looked_at(run: Run) -> dict[str, Any]:
     return {"counts": found["counts"], "warnings": warnings}
 
 
+NOT_FILLED_IN = ("clip", "weight_decay", "fold", "unfreeze_at", "data_dir")  # options that stay None if not given
+
+
 def options(given: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
     """Name, value and whether it is not the default, of each option."""
     defaults = Config(epochs=given.get("epochs", Config.epochs))
@@ -232,5 +239,6 @@ def options(given: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
             value, default = given[field.name], getattr(defaults, field.name)
             plain = list(default) if isinstance(default, tuple) else default
             shown = " ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
-            rows.append((dashes(field.name), shown, default is not None and value != plain))
+            left_open = default is None and field.name not in NOT_FILLED_IN  # the run has filled it in, or the user
+            rows.append((dashes(field.name), shown, value != plain and not left_open))
     return rows

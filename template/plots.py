@@ -33,7 +33,7 @@ def image_grid(images: Sequence[Any], titles: Sequence[str], columns: int = 8) -
         axes.axis("off")
     for axes, image, title in zip(figure.axes, images, titles, strict=False):
         axes.imshow(as_array(image), cmap="gray", interpolation="antialiased")
-        axes.set_title(title if len(title) <= 18 else f"{title[:17]}…", fontsize=9, **as_typed())
+        axes.set_title(shown(title if len(title) <= 18 else f"{title[:17]}…"), fontsize=9, **as_typed())
     return figure
 
 
@@ -54,6 +54,11 @@ def as_typed() -> dict[str, Any]:
     scripts = ("CJK", "Hei", "PingFang", "YaHei", "Hiragino", "Gothic", "Arial Unicode", "Noto Sans")
     others = {font.name for font in font_manager.fontManager.ttflist if any(name in font.name for name in scripts)}
     return {"parse_math": False, "fontfamily": ["DejaVu Sans", *sorted(others)]}
+
+
+def shown(name: str) -> str:
+    """A name as it can be drawn: letters of an unknown encoding and control characters as a replacement sign."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
 
 
 def ink() -> str:
@@ -80,7 +85,8 @@ def curves(log: dict[str, list[float]], best_epoch: int, monitor: str) -> Figure
                 value = log[name][log["epoch"].index(best_epoch)]
                 axes.plot(best_epoch, value, "o", ms=10, mfc="none", mec=ink(), label=f"best: epoch {best_epoch:.0f}")
         axes.set(title=title, xlabel="epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_xlim(min(log["epoch"]) - 0.5, max(log["epoch"]) + 0.5)
         axes.grid(alpha=0.3)
         if names != rates:
             axes.legend(fontsize=8)
@@ -128,7 +134,7 @@ def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
         axes.barh(rows, width, left=start, color=colour, label=label)
     axes.barh(rows, -made_up, color="C3", label="made up")
     axes.axvline(0, color=ink(), lw=0.8)
-    axes.set_yticks(rows, classes, fontsize=max(4.0, 9 - len(classes) / 20), **as_typed())
+    axes.set_yticks(rows, map(shown, classes), fontsize=max(4.0, 9 - len(classes) / 20), **as_typed())
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter(lambda x, _: f"{abs(x):.0f}")
     axes.set_xlabel("images")
@@ -143,16 +149,14 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
         counts: (n_classes, n_classes) of int, true classes down, predicted across.
         classes: their names.
     """
-    n = len(classes)
-    side = min(14.0, 2.6 + 0.45 * n)
+    n, (side, size) = len(classes), confusion_size(len(classes))
     figure = Figure(figsize=(side + 0.6, side), layout="constrained", dpi=110)
     axes = figure.add_subplot()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    size = max(3.0, 9 - n / 12)
     slant = {"rotation": 45, "ha": "right"} if n > 4 else {}
-    axes.set_xticks(range(n), classes, fontsize=size, **slant, **as_typed())
-    axes.set_yticks(range(n), classes, fontsize=size, **as_typed())
+    axes.set_xticks(range(n), map(shown, classes), fontsize=size, **slant, **as_typed())
+    axes.set_yticks(range(n), map(shown, classes), fontsize=size, **as_typed())
     axes.set(xlabel="predicted", ylabel="true")
     if n <= 30:
         for i, j in np.ndindex(counts.shape):
@@ -160,6 +164,17 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
             axes.text(j, i, counts[i, j], ha="center", va="center", color=colour, fontsize=size)
     figure.colorbar(picture, label="share of the true class", shrink=0.8)
     return figure
+
+
+def confusion_size(n: int) -> tuple[float, float]:
+    """Side of the confusion matrix of n classes, in inches, and size of its letters, in points."""
+    return min(14.0, 2.6 + 0.45 * n), max(3.0, 9 - n / 12)
+
+
+def confusion_width(n: int) -> int:
+    """How many pixels wide the confusion matrix of n classes has to be shown, so that its letters are 9 pixels high."""
+    side, letters = confusion_size(n)
+    return round((side + 0.6) * 72 * 9 / letters)
 
 
 def reliability(bins: Bins, what: str) -> Figure:
@@ -219,7 +234,7 @@ def times(log: dict[str, list[float]]) -> Figure:
         if name in log:
             axes.bar(log["epoch"], log[name], bottom=below, label=label)
             below += log[name]
-    axes.set(xlabel="epoch", ylabel="seconds")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="epoch", ylabel="seconds", xlim=(min(log["epoch"]) - 0.5, max(log["epoch"]) + 0.5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.legend(loc="outside right upper", fontsize=8)
     return figure

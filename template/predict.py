@@ -8,6 +8,7 @@ python predict.py checkpoint/RUN "photos/*.jpg" --top 3 --json predictions.json
 import csv
 import glob
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -56,6 +57,10 @@ class Options:
         check_at_least(0, self, "num_workers")
         check_file("csv", self.csv)
         check_file("json", self.json)
+        if not self.paths:
+            raise UserError("no picture was given; name files, patterns or folders behind the run's folder")
+        if self.csv and self.json and self.csv.resolve() == self.json.resolve():
+            raise UserError(f"--csv and --json are both {self.csv}; give two files")
 
 
 def main(options: Options) -> None:
@@ -208,6 +213,8 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
     files: dict[Path, None] = {}  # each one once
     for path in paths:
+        if any(len(os.fsencode(part)) > 255 for part in path.parts):
+            raise UserError(f"there is no file or folder {path}")
         if path.is_dir():
             files.update(dict.fromkeys(sorted(map(Path, images_in(path)))))
         elif path.exists() or path.is_symlink():

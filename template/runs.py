@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from config import Config, dashes, parse
 from distributed import from_first, rank
 from Project import Project, Run
-from utils import UserError, brief, read_json, write_json
+from utils import UserError, brief, read_json, replacing, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -129,7 +129,10 @@ def choose_dataset(config: Config, project: Project) -> Config:
 
     name = config.dataset
     if config.data_dir and not config.data_dir.exists():
-        raise UserError(f"there is no folder {config.data_dir}; give one that exists, or leave out --data-dir")
+        advice = "give one that exists, or leave out --data-dir"
+        if config.resume:
+            advice = "if the images of this run are elsewhere now, say so with --data-dir"
+        raise UserError(f"there is no folder {config.data_dir}; {advice}")
     if name is None:
         name = "imagefolder" if config.data_dir or any(images_in(project.data_dir)) else "demo"
         if config.data_dir and config.data_dir.suffix == ".csv":
@@ -182,9 +185,16 @@ def run_folder(config: Config, project: Project, data: "Data") -> Iterator[Run]:
 
     if config.resume:
         run = Run(config.resume)
+        before = run.config.read_bytes()
         if rank() == 0:
             write_json(run.config, describe(config))
-        yield run
+        try:
+            yield run
+        except UserError:
+            if rank() == 0:  # what could not be done is no option of the run
+                with replacing(run.config, "wb") as file:
+                    file.write(before)
+            raise
         return
     name = config.run_name or time.strftime("%Y-%m-%d_%H-%M-%S_") + config.model.replace("/", "_")
     while not config.run_name and (project.checkpoint_dir / name).exists():
@@ -203,7 +213,7 @@ def run_folder(config: Config, project: Project, data: "Data") -> Iterator[Run]:
         write_json(run.classes, data.classes)
         write_json(run.split, {part: file_names(getattr(data, part)) for part in SPLITS})
         if data.multilabel:
-            write_json(run.thresholds, dict.fromkeys(data.classes, 0.5))
+            write_json(run.thresholds, dict.fromkeys(data.classes, 0.5))  # until the best ones are known
         yield run
     except UserError:
         if not run.last.exists():

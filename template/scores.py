@@ -11,9 +11,7 @@ from poutyne import Model
 from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import (
     multiclass_confusion_matrix,
-    multiclass_f1_score,
     multilabel_confusion_matrix,
-    multilabel_f1_score,
 )
 
 from callbacks import MODE, MONITOR
@@ -110,26 +108,27 @@ def score(
     """
     metrics = {"loss": loss(logits, labels).item()}
     probabilities = (logits / temperature).softmax(dim=1) if thresholds is None else logits.sigmoid()
-    return count(probabilities, labels, metrics, thresholds)
+    predicted = probabilities.argmax(dim=1)
+    if thresholds is not None:
+        predicted = (probabilities >= torch.tensor(list(thresholds.values()))).long()
+    return count(probabilities, labels, predicted, metrics)
 
 
 def count(
-    probabilities: torch.Tensor,
-    labels: torch.Tensor,
-    metrics: dict[str, float],
-    thresholds: dict[str, float] | None = None,
+    probabilities: torch.Tensor, labels: torch.Tensor, predicted: torch.Tensor, metrics: dict[str, float]
 ) -> Scores:
     """Adds to some metrics those that are counted over predictions."""
     n_classes = probabilities.shape[1]
-    if thresholds is None:
-        predicted = probabilities.argmax(dim=1)
-        f1 = multiclass_f1_score(predicted, labels, n_classes, average="macro")
+    if labels.ndim == 1:
         confusion = multiclass_confusion_matrix(predicted, labels, n_classes)
+        hits = confusion.diag()
+        false, missed = confusion.sum(dim=0) - hits, confusion.sum(dim=1) - hits
     else:
-        predicted = (probabilities >= torch.tensor(list(thresholds.values()))).long()
-        f1 = multilabel_f1_score(predicted, labels, n_classes, average="macro")
         confusion = multilabel_confusion_matrix(predicted, labels, n_classes)
+        hits, false, missed = confusion[:, 1, 1], confusion[:, 0, 1], confusion[:, 1, 0]
         metrics["exact"] = (predicted == labels).all(dim=1).sum().item() / len(labels)
+    occur = hits + false + missed > 0  # the others have no F1
+    f1 = (2 * hits[occur] / (2 * hits + false + missed)[occur]).mean().nan_to_num()
     metrics |= {"acc": (predicted == labels).sum().item() / labels.numel(), "f1": f1.item()}
     return Scores(metrics, labels.numpy(), predicted.numpy(), probabilities.numpy(), confusion.numpy())
 
@@ -150,6 +149,7 @@ def best_thresholds(logits: torch.Tensor, labels: torch.Tensor, classes: Sequenc
         order = p.argsort(descending=True)
         hits = truth[order].cumsum(dim=0)
         f1 = 2 * hits / (torch.arange(1, len(p) + 1) + truth.sum())
+        f1[:-1][p[order][1:] == p[order][:-1]] = -1  # a threshold cannot come between equals
         last = f1.argmax().item()  # the least probable image that is said to have the class
         following = p[order[last + 1]].item() if last + 1 < len(p) else 0.0
         thresholds[name] = (p[order[last]].item() + following) / 2 if truth.any() else 0.5
@@ -180,19 +180,20 @@ def read_scores(run: Run) -> Scores:
         UserError: there is no such file, or it does not fit the run.
     """
     classes = read_json(run.classes)
-    thresholds = read_json(run.thresholds) if run.thresholds.exists() else None
     try:
         with open(run.predictions, newline="", encoding="utf-8", errors="surrogateescape") as file:
             rows = list(csv.DictReader(file))
         where = {name: i for i, name in enumerate(classes)}
         probabilities = torch.tensor([[float(row[f"p_{name}"]) for name in classes] for row in rows])
-        if thresholds is None:
-            labels = torch.tensor([where[row["true"]] for row in rows])
-        else:
-            labels = torch.tensor([[int(name in row["true"].split(SEPARATOR)) for name in classes] for row in rows])
+        labels, predicted = (
+            torch.tensor([[int(name in row[column].split(SEPARATOR)) for name in classes] for row in rows])
+            if run.thresholds.exists()
+            else torch.tensor([where[row[column]] for row in rows])
+            for column in ("true", "predicted")
+        )
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{run.predictions} cannot be read ({brief(error)}); main.py --resume ends a run") from error
-    return count(probabilities, labels, {}, thresholds)
+    return count(probabilities, labels, predicted, {})
 
 
 def read_log(run: Run) -> dict[str, list[float]]:

@@ -6,7 +6,7 @@ from poutyne import ModelCheckpoint
 
 from models import Classifier
 from Project import Run
-from utils import write_tensors
+from utils import read_json, write_json, write_tensors
 
 
 class BestWeights(ModelCheckpoint):
@@ -22,10 +22,17 @@ class BestWeights(ModelCheckpoint):
         """
         name = str(run.best).replace("{", "{{").replace("}", "}}")  # Poutyne fills in what stands in braces
         super().__init__(name, save_best_only=True, **settings)
-        self.network = network
+        self.run, self.network = run, network
 
     def save_file(self, fd: IO[bytes], epoch_number: int, logs: dict) -> None:
-        """Writes the weights; where the disk is full, gives back what was taken of it."""
+        """Writes the weights; where the disk is full, gives back what was taken of it.
+
+        What a resumed run found out about the weights before these is no longer true.
+        """
+        for file in (self.run.metrics, self.run.predictions, self.run.calibration, self.run.report):
+            file.unlink(missing_ok=True)
+        if self.run.thresholds.exists():
+            write_json(self.run.thresholds, dict.fromkeys(read_json(self.run.classes), 0.5))
         try:
             write_tensors(self.network.state_dict(), fd)
         except OSError:

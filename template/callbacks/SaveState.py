@@ -51,7 +51,11 @@ class SaveState(Callback):
         """Puts the state back, if there is one."""
         if self.state is None:
             return
-        self.model.optimizer.load_state_dict(self.state["optimizer"])
+        try:
+            self.model.optimizer.load_state_dict(self.state["optimizer"])
+        except ValueError as error:
+            message = "what trains is not what trained in this run; was the code changed? undo that, or start a new run"
+            raise UserError(f"{message} ({brief(error)})") from error
         self.schedule.load_state_dict(self.state["schedule"])
         self.best.current_best = self.state["best"]
         self.stop.best, self.stop.wait = self.state["best"], self.state["wait"]

@@ -33,6 +33,13 @@ DATASETS: dict[str, Callable[[Path, Sequence[float], int], Data]] = {
 OBTAINED = {"demo": FOLDER, **dict.fromkeys(PUBLISHED, "torchvision")}
 
 
+def is_there(name: str, data_dir: Path) -> bool:
+    """Whether a folder that somebody names holds this data set; else reading it could download or draw it there."""
+    if name in PUBLISHED:
+        return (data_dir / PUBLISHED[name].args[2]).is_dir()
+    return name != "demo" or (data_dir / "train").is_dir()
+
+
 def get_data(
     name: str,
     data_dir: Path,
@@ -116,6 +123,7 @@ __all__ = [
     "get_data",
     "get_dataloaders",
     "get_transforms",
+    "is_there",
     "make_loader",
     "make_loaders",
     "train_transform",

@@ -35,7 +35,7 @@ def demo(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) 
     Returns:
         The three parts, at an image size of 96 px.
     """
-    if not data_dir.is_dir():
+    if not data_dir.exists():
         draw_demo(data_dir)
     return imagefolder(data_dir, fractions, seed, image_size=96)
 

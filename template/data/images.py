@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from utils import UserError
+from utils import UserError, brief
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,13 @@ def is_image(path: str | Path) -> bool:
 
 def images_in(folder: str | Path) -> Iterator[str]:
     """Paths of all pictures below a folder, in links to folders too, but in nothing that is hidden."""
+    seen: set[tuple[int, int]] = set()  # a link may lead back to where it is
     for top, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(top)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (os.path.join(top, name) for name in names if is_image(name))
 
@@ -39,8 +45,11 @@ def read_image(path: str | Path) -> Image.Image:
         The picture, mode RGB.
 
     Raises:
-        UserError: it is missing, no picture, cut short, or larger than Pillow's limit for decompression bombs.
+        UserError: it is missing, no picture, cut short, larger than Pillow's limit for decompression bombs, or so
+            narrow that it would become one when its short side is scaled.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"cannot read the image {path} (it is no file); replace or remove it")
     try:
         with Image.open(path) as image:
             image.load()
@@ -48,9 +57,14 @@ def read_image(path: str | Path) -> Image.Image:
                 image = ImageOps.exif_transpose(image)
             except Exception:  # whatever spoiled EXIF data makes Pillow raise; the picture itself is there
                 logger.debug("%s: the EXIF data cannot be read", path)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error).splitlines()[0]
-        raise UserError(f"cannot read the image {path} ({reason}); replace or remove it") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them stumble over
+        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error).partition("\n")[0]
+        raise UserError(f"cannot read the image {path} ({reason or brief(error)}); replace or remove it") from error
+    if max(image.size) > 100 * min(image.size):
+        size = f"{image.width} × {image.height} pixels"
+        raise UserError(f"cannot read the image {path} ({size}, too narrow); replace or remove it")
     if image.mode.startswith(("I", "F")):
         values = np.nan_to_num(np.asarray(image, dtype=np.float64)).clip(0)
         whites = {"I": (255, 65535), "F": (1, 255, 65535)}.get(image.mode, (65535,))  # scales that are in use

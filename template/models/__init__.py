@@ -108,6 +108,11 @@ def build_network(
             network = get_model(config.model, n_classes, "none" if resumed else config.weights)
         if resumed:
             network.load_state_dict(resumed)
+    except RuntimeError as error:
+        raise UserError(
+            f"the weights of this run do not fit {config.model} any more; was its code changed? undo that, or start "
+            f"a new run ({brief(error)})"
+        ) from error
     except WeightsError as error:
         if config.dataset != "demo" or config.weights is not None:
             raise

@@ -2,6 +2,7 @@
 
 import builtins
 import importlib
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import callbacks
 import evaluate
 import main as main_script
 import predict
@@ -330,3 +332,95 @@ def test_a_missing_system_library_is_named(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", lacking)
     with pytest.raises(UserError, match="libGL.*apt install libgl1"):
         importlib.import_module("data.transformation")
+
+
+def test_pictures_that_are_traps_are_named_and_the_others_answered(train, photos, tmp_path, exit_of, capsys):
+    folder = tmp_path / "traps"
+    folder.mkdir()
+    Image.new("L", (1, 65000)).save(folder / "narrow.png")
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "again").symlink_to(folder)
+    (folder / "once more").symlink_to(folder)
+    Image.open(next(photos.rglob("*.jpg"))).save(folder / "good.jpg")
+    run = train(epochs=1)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        predict.main(predict.Options(run.folder, (folder,), csv=tmp_path / "out.csv", device="cpu"))
+    said = capsys.readouterr().err
+    assert stop.value.code == 1
+    assert "narrow.png (1 × 65000 pixels, too narrow)" in said
+    assert "pipe.jpg (it is no file)" in said
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 2
+
+
+def test_whatever_a_damaged_file_makes_pillow_raise_names_the_file(photos, monkeypatch):
+    from data.images import read_image
+
+    def stumble(self):
+        raise NotImplementedError
+
+    monkeypatch.setattr("PIL.JpegImagePlugin.JpegImageFile.load", stumble)
+    with pytest.raises(UserError, match=r"000\.jpg \(NotImplementedError"):
+        read_image(photos / "val" / "hero" / "000.jpg")
+
+
+def test_predict_refuses_what_cannot_work(train, exit_of, tmp_path):
+    run = train(epochs=1)
+    out = tmp_path / "out"
+    for paths, options, word in (
+        ((), {}, "no picture was given"),
+        ((Path("a" * 300 + ".jpg"),), {}, "there is no file"),
+        ((tmp_path,), {"csv": out, "json": tmp_path / "." / "out"}, "give two files"),
+    ):
+        code, error = exit_of(
+            predict.main, lambda p=paths, o=options: predict.Options(run.folder, p, **o, device="cpu")
+        )
+        assert code == 2
+        assert word in error
+
+
+def test_a_resume_that_fails_leaves_the_run_as_it_was(train, project, exit_of, monkeypatch, tmp_path, photos):
+    from models import MODELS
+    from models.MyCNN import MyCNN
+    from runs import parse_config
+
+    run = train(epochs=1)
+    before = run.config.read_bytes()
+
+    def missing(*_):
+        raise UserError("it is not installed")
+
+    def resumed(*words):
+        return exit_of(
+            lambda c: main_script.main(c, project), lambda: parse_config(["--resume", str(run.folder), *words])
+        )
+
+    monkeypatch.setitem(callbacks.TRACKERS, "wandb", missing)
+    code, _ = resumed("--epochs", "4", "--trackers", "wandb")
+    assert (code, run.config.read_bytes()) == (2, before)
+    with monkeypatch.context() as patch:
+        patch.setitem(MODELS, "my_cnn", lambda n_classes, pretrained=False: MyCNN(n_classes, pretrained, 12))
+        code, error = resumed("--epochs", "3")
+    assert (code, "was its code changed" in error, run.config.read_bytes()) == (2, True, before)
+    code, error = resumed("--epochs", "3", "--data-dir", str(tmp_path / "nowhere"))
+    assert (code, "elsewhere now, say so with --data-dir" in error) == (2, True)
+    assert resumed("--epochs", "3")[0] == 0
+
+
+def test_a_folder_that_is_named_gets_nothing_downloaded_or_drawn_into_it(train, photos, tmp_path, monkeypatch):
+    import data
+    from utils import write_json
+
+    run = train(epochs=1)
+    read = json.loads(run.config.read_text())
+    for name in "demo", "kmnist":
+        write_json(run.config, {**read, "options": {**read["options"], "dataset": name}})
+        folder = tmp_path / f"of {name}"
+        folder.mkdir()
+        for label in "helmet", "hero":
+            (folder / label).mkdir()
+            Image.open(photos / "val" / label / "000.jpg").save(folder / label / "1.jpg")
+        files = sorted(folder.rglob("*"))
+        monkeypatch.setitem(data.DATASETS, name, lambda *_: pytest.fail("it would have been downloaded or drawn"))
+        evaluate.main(evaluate.Options(run.folder, data_dir=folder, num_workers=0, device="cpu"))
+        assert sorted(folder.rglob("*")) == files

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree
 from pathlib import Path
 
 import numpy as np
@@ -61,25 +62,30 @@ def test_a_validation_set_without_a_mistake_makes_nothing_infinitely_sure():
     assert (logits / temperature).softmax(dim=1).max() < 0.999
 
 
-def test_the_promised_risk_is_kept_on_new_pictures():
+@pytest.mark.parametrize(("n", "risk"), [(30, 0.05), (60, 0.1), (200, 0.1), (200, 0.02)])
+def test_the_promised_risk_is_kept_on_new_pictures(n, risk):
     broken, answered = [], []
     for seed in range(200):
-        logits, labels = claims(400, 2.0, seed)
-        known = calibrate(logits[:200], labels[:200], risk=0.1)
-        p, guess = (logits[200:] / known.temperature).softmax(dim=1).max(dim=1)
+        logits, labels = claims(n + 1000, 2.0, seed)
+        known = calibrate(logits[:n], labels[:n], risk)
+        p, guess = (logits[n:] / known.temperature).softmax(dim=1).max(dim=1)
         if known.threshold is not None:
             kept = p >= known.threshold
-            broken.append((guess != labels[200:])[kept].float().mean().item() if kept.any() else 0.0)
+            broken.append(((guess != labels[n:]) & kept).float().mean().item())
             answered.append(kept.float().mean().item())
-    assert np.mean(broken) <= 0.11
-    assert np.mean(answered) > 0.2
+    assert np.mean(broken) <= risk + 2 * np.std(broken) / len(broken) ** 0.5
+    assert np.mean(broken) > risk / 3
+    assert np.mean(answered) > 0.1
 
 
 def test_few_pictures_promise_nothing():
     sure, right = np.linspace(0.99, 0.6, 18), np.ones(18, bool)
     assert threshold_for(sure, right, 0.05) is None
-    assert threshold_for(np.linspace(0.99, 0.6, 19), np.ones(19, bool), 0.05) == 0.6
-    assert threshold_for(np.full(50, 0.7), np.arange(50) > 0, 0.05) == 0.7
+    assert threshold_for(np.linspace(0.99, 0.6, 19), np.ones(19, bool), 0.05) == 0
+    assert threshold_for(np.full(50, 0.7), np.arange(50) > 0, 0.05) == 0
+    kept = threshold_for(np.array([0.9876547] * 30 + [0.5] * 30), np.arange(60) < 30, 0.05)
+    assert kept <= 0.9876547  # rounded up it would keep none of those it was chosen for
+    assert kept > 0.98
     assert threshold_for(np.full(50, 0.7), np.arange(50) > 9, 0.05) is None  # equals stand or fall together
 
 
@@ -120,8 +126,9 @@ def test_every_figure_of_the_page_follows_from_the_tables(train):
         said, there = sum(row["predicted"] == name for row in rows), sum(row["true"] == name for row in rows)
         f1 = 2 * tp / max(1, said + there)
         scores.append(f1)
-        expected = [there, tp / max(1, said), *interval(tp, said), tp / max(1, there), *interval(tp, there), f1]
-        found = [float(x) for cell in table[name][1:] for x in cell.split("–")]
+        shares = [x for of in (said, there) if of for x in (tp / of, *interval(tp, of))]
+        expected = [there, *shares, *([f1] if said + there else [])]
+        found = [float(x) for cell in table[name][1:] if cell != "–" for x in cell.split("–")]
         assert found[: len(expected)] == pytest.approx(expected, abs=0.006)
     assert f"{sum(scores) / 2:.3f}" in page
     p = np.array([float(row[f"p_{row['predicted']}"]) for row in rows])
@@ -233,7 +240,9 @@ def test_predict_says_unsure_where_it_is(trained, photos, tmp_path, capsys):
         expected = known[row["file"]]
         p = float(expected[f"p_{expected['predicted']}"])
         assert float(row["probability"]) == pytest.approx(p, abs=1e-4)
-        assert (row["class"] == "unsure") == (not entry["sure"]) == (float(row["probability"]) < threshold)
+        assert (row["class"] == "unsure") == (not entry["sure"])
+        if abs(float(row["probability"]) - threshold) > 2e-6:  # both were rounded
+            assert entry["sure"] == (float(row["probability"]) > threshold)
         assert entry["classes"][0]["class"] == expected["predicted"]
     assert "unsure" in capsys.readouterr().out
 
@@ -305,3 +314,92 @@ def test_an_export_that_computes_something_else_is_not_kept(train, monkeypatch, 
         export.main(export.Options(run.folder, kind))
     assert path.read_bytes() == before
     assert not list(run.folder.glob("unfinished*"))
+
+
+# What reviews have found
+
+
+def test_equal_probabilities_stand_on_one_side_of_a_threshold():
+    from scores import best_thresholds
+
+    p, truth = torch.tensor([0.9, 0.9, 0.9, 0.9, 0.5, 0.1]), torch.tensor([1, 0, 0, 0, 1, 0])
+    found = best_thresholds(p.logit()[:, None], truth[:, None], ["a"])["a"]
+    assert 0.1 < found < 0.5  # F1 4/7; between the equals it would seem to be more, and be 1/3
+
+
+def test_f1_is_the_mean_over_the_classes_that_occur():
+    from scores import score
+
+    logits = torch.nn.functional.one_hot(torch.tensor([0, 0, 1, 1]), 3) * 5.0
+    loss = torch.nn.functional.cross_entropy
+    assert score(logits, torch.tensor([0, 0, 1, 1]), loss).metrics["f1"] == 1
+    several = torch.tensor([[1, 0, 0], [1, 1, 0]])
+    loss = torch.nn.functional.binary_cross_entropy_with_logits
+    scores = score(several * 10.0 - 5, several, lambda a, b: loss(a, b.float()), dict.fromkeys("abc", 0.5))
+    assert scores.metrics["f1"] == 1
+
+
+def test_load_run_gives_the_answers_that_were_given_not_those_of_rounded_figures(train):
+    from scores import read_scores
+
+    run = train(epochs=1)
+    a, b = json.loads(run.classes.read_text())
+    run.predictions.write_text(
+        f"file,true,predicted,p_{a},p_{b}\nx,{b},{b},0.500000,0.500000\ny,{a},{a},0.500000,0.500000\n"
+    )
+    assert read_scores(run).metrics["acc"] == 1
+
+
+def test_what_was_found_out_about_older_weights_goes_with_them(train, project):
+    from runs import parse_config
+
+    run = train(epochs=1, run_name="r", lr=1e-6)
+    files = (run.metrics, run.predictions, run.calibration, run.report)
+    assert all(file.exists() for file in files)
+    from callbacks.BestWeights import BestWeights
+
+    seen, save = [], BestWeights.save_file
+
+    def spy(self, *args):
+        save(self, *args)
+        seen.append([file.exists() for file in files])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BestWeights, "save_file", spy)
+        patch.setattr(BestWeights, "on_train_begin", lambda self, logs: None)
+        import main as main_script
+
+        config = parse_config(["--resume", str(run.folder), "--epochs", "20"])
+        main_script.main(config, project)
+    assert all(there == [False] * 4 for there in seen)
+    assert all(file.exists() for file in files)
+
+
+def test_options_that_were_given_are_marked():
+    from dataclasses import asdict
+
+    from config import Config
+    from page import options
+
+    given = json.loads(json.dumps(asdict(Config(clip=1.0, fold=(1, 5), model="my_cnn", lr=0.1))))
+    marked = {name for name, _, other in options(given) if other}
+    assert marked == {"clip", "fold", "model"}
+
+
+@pytest.mark.draws
+def test_names_that_cannot_be_drawn_are_drawn_all_the_same(tmp_path):
+    import plots
+
+    names = ["caf\udce9", "a\x01b", "$_$"]
+    plots.confusion(np.eye(3, dtype=int), names).savefig(tmp_path / "a.svg", format="svg")
+    plots.image_grid([Image.new("RGB", (8, 8))] * 3, names).savefig(tmp_path / "b.svg", format="svg")
+    for name in "a.svg", "b.svg":
+        xml.etree.ElementTree.parse(tmp_path / name)
+
+
+@pytest.mark.parametrize("n", [2, 10, 30, 41, 200])
+def test_the_letters_of_the_confusion_matrix_can_be_read(n):
+    import plots
+
+    side, letters = plots.confusion_size(n)
+    assert letters * plots.confusion_width(n) / ((side + 0.6) * 72) >= 8.9
