@@ -414,7 +414,7 @@ def test_a_folder_that_is_named_gets_nothing_downloaded_or_drawn_into_it(train, 
     run = train(epochs=1)
     read = json.loads(run.config.read_text())
     for name in "demo", "kmnist":
-        write_json(run.config, {**read, "options": {**read["options"], "dataset": name}})
+        write_json(run.config, {**read, "options": {**read["options"], "dataset": name, "data_dir": None}})
         folder = tmp_path / f"of {name}"
         folder.mkdir()
         for label in "helmet", "hero":
