@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
 from config import Config
-from data.loaders import View
+from data.loaders import View, one_thread
 from data.looks import path_of, stamp
 from data.published import Published
 from data.splits import file_names, labels, leaves
@@ -204,6 +204,7 @@ def compute(
         sampler=indices,
         num_workers=pictures.num_workers,
         collate_fn=flatten,
+        worker_init_fn=one_thread,
         pin_memory=pictures.pin_memory,
     )
     what = f"features of {per_picture} views" if per_picture > 1 else "features"

@@ -160,10 +160,18 @@ def make_loader(
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,
         "pin_memory": torch.cuda.is_available(),
-        "generator": torch.Generator(),  # leaves torch's own alone, which resume has to restore
+        "worker_init_fn": one_thread,
+        "generator": torch.Generator(),  # leaves torch's own alone
         **options,
     }
     return DataLoader(View(dataset, transform, classes), **options)
+
+
+def one_thread(_: int) -> None:
+    """A worker of torch keeps to one thread; OpenCV has to be told, or it is in the way of the network."""
+    import cv2
+
+    cv2.setNumThreads(0)
 
 
 def default_workers(num_workers: int | None) -> int:
