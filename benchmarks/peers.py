@@ -53,13 +53,11 @@ def tutorial_transforms() -> tuple[Callable, Callable]:
     return train, t.Compose([t.Resize(256), t.CenterCrop(SIZE), *last])
 
 
-def original_transforms() -> tuple[Callable, Callable]:
-    """A squashed picture, an imgaug pipeline for each; normalised, which the original forgot."""
+def original_augmenter():
+    """A list of imgaug as the original's: two affine steps, some blur, colours."""
     import imgaug.augmenters as iaa
-    import numpy as np
-    from torchvision import transforms as t
 
-    augmenter = iaa.Sequential(
+    return iaa.Sequential(
         [
             iaa.Fliplr(0.5),
             iaa.Affine(rotate=(-20, 20), mode="reflect"),
@@ -69,6 +67,14 @@ def original_transforms() -> tuple[Callable, Callable]:
             iaa.LinearContrast((0.8, 1.25)),
         ]
     )
+
+
+def original_transforms() -> tuple[Callable, Callable]:
+    """A squashed picture, an imgaug pipeline for each; normalised, which the original forgot."""
+    import numpy as np
+    from torchvision import transforms as t
+
+    augmenter = original_augmenter()
     last = [t.ToTensor(), t.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
     squash = t.Resize((SIZE, SIZE))
     augment = t.Lambda(lambda picture: augmenter(image=np.asarray(picture)).copy())

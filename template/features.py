@@ -261,6 +261,7 @@ def sources_of(dataset: Dataset, folder: Path | None) -> list[str | None]:
         folder: of the data set, see `Data`.
     """
     found: list[str | None] = []
+    folder = folder and folder.resolve()
     for part, i in leaves(dataset):
         path = path_of(part, i, folder)
         if isinstance(part, Published):

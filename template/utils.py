@@ -150,14 +150,17 @@ def get_device(name: str) -> "torch.device":
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int | None) -> Iterator[None]:
     """Within this context whatever is drawn from torch, NumPy or Python depends on `seed` alone.
 
     torch's generator goes on afterwards as if nothing had been drawn: the network's dropout uses it too.
 
     Args:
-        seed: 0 or more, below 2 ** 63.
+        seed: 0 or more, below 2 ** 63; None for a context in which nothing changes.
     """
+    if seed is None:
+        yield
+        return
     import numpy as np
     import torch
 

@@ -123,8 +123,8 @@ MISTAKES = [
         7,
         "views that depend on the worker",
         "data/loaders.py",
-        "with nullcontext() if seed is None else seeded(seed):",
-        "with nullcontext():",
+        "with seeded(seed):\n            image, label",
+        "if True:\n            image, label",
         "views_follow_the_seed",
     ),
     Mistake(
@@ -366,8 +366,8 @@ MISTAKES = [
         21,
         "aspect ratio squashed",
         "data/transformation/__init__.py",
-        "resize = v2.Resize(short_side(image_size))",
-        "resize = v2.Resize((short_side(image_size), short_side(image_size)))",
+        "v2.Resize(short_side(image_size))",
+        "v2.Resize((short_side(image_size), short_side(image_size)))",
         "aspect_ratio",
     ),
     Mistake(

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,16 +45,17 @@ class View(Dataset):
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[torch.Tensor, int]:
         """The transformed picture and its label; with a seed, its transform draws from that seed alone."""
         index, seed = key if isinstance(key, tuple) else (key, None)
-        with nullcontext() if seed is None else seeded(seed):
+        with seeded(seed):
             image, label = self.dataset[index]
             return self.transform(image), label
 
     def views(self, index: int, seeds: Sequence[int | None]) -> list[torch.Tensor]:
         """Several views of one picture, which is read once."""
-        image, _ = self.dataset[index]
+        with seeded(seeds[0]):
+            image, _ = self.dataset[index]
         found = []
         for seed in seeds:
-            with nullcontext() if seed is None else seeded(seed):
+            with seeded(seed):
                 found.append(self.transform(image))
         return found
 

@@ -1,0 +1,57 @@
+"""The loader beside the original's: the same photographs, the same imgaug list, 2 workers each, in turns.
+
+python benchmarks/loader.py --data-dir PHOTOS [--rounds 7]
+
+`--data-dir` holds train/<class>/. The original's way: Pillow squashes each picture to 224 × 224, imgaug, float,
+normalised. Ours: bytes, the short side scaled, a square cut out, imgaug.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent / "template"), str(HERE)]
+
+
+def main() -> None:
+    """Reads the command line, reads all pictures in turns, prints milliseconds a picture and their ratio."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+
+    from data.imagefolder import PhotoFolder
+    from data.loaders import EpochSampler, make_loader
+    from data.transformation import ImgAugTransform, short_side
+    from peers import SIZE, original_augmenter, original_transforms
+    from torch.utils.data import DataLoader
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import v2
+
+    folder = options.data_dir / "train"
+    theirs = ImageFolder(folder, original_transforms()[0])
+    augment = ImgAugTransform(original_augmenter())
+    transform = v2.Compose([v2.PILToTensor(), v2.Resize(short_side(SIZE)), v2.RandomCrop(SIZE), augment])
+    ours = PhotoFolder(folder)
+    loaders = {
+        "original": DataLoader(theirs, 32, shuffle=True, num_workers=2, persistent_workers=True),
+        "ours": make_loader(ours, transform, ours.classes, sampler=EpochSampler(len(ours), 0), num_workers=2),
+    }
+    times: dict[str, list[float]] = {name: [] for name in loaders}
+    for _ in range(options.rounds + 1):  # the first starts the workers
+        for name, loader in loaders.items():
+            begin = time.perf_counter()
+            for _ in loader:
+                pass
+            times[name].append(1000 * (time.perf_counter() - begin) / len(ours))
+    for name, found in times.items():
+        print(f"{name:9} {statistics.median(found[1:]):.2f} ms a picture")
+    ratios = [a / b for a, b in zip(times["original"][1:], times["ours"][1:], strict=True)]
+    print(f"ratio {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})")
+
+
+if __name__ == "__main__":
+    main()
