@@ -342,8 +342,8 @@ MISTAKES = [
         19,
         "optimizer lost on resume",
         "callbacks/SaveState.py",
-        '        self.model.optimizer.load_state_dict(self.state["optimizer"])\n',
-        "",
+        'self.model.optimizer.load_state_dict(self.state["optimizer"])',
+        "pass",
         "resumed_run_equals",
     ),
     Mistake(
