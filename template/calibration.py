@@ -1,7 +1,6 @@
 """How far the probabilities of a network can be believed, and when it had better say that it is not sure."""
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -95,10 +94,9 @@ def threshold_for(p: np.ndarray, right: np.ndarray, risk: float) -> float | None
     allowed = np.flatnonzero((shares <= risk) & last_of_equals)
     if not len(allowed):
         return None
-    last = int(allowed[-1])
-    return (
-        0.0 if last == len(p) - 1 else math.floor(p[order][last] * 1e6) / 1e6
-    )  # rounded up, it would shut out its own
+    if allowed[-1] == len(p) - 1:
+        return 0.0
+    return math.floor(p[order][allowed[-1]] * 1e6) / 1e6  # rounded up, it would shut out its own
 
 
 @dataclass(frozen=True)
@@ -145,9 +143,8 @@ def interval(k: int, n: int) -> tuple[float, float]:
 
 def f1_interval(hits: int, false: int, missed: int) -> tuple[float, float]:
     """The same for F1: it rises with the share of hits among hits, false alarms and missed ones, F1 = 2 s / (1 + s)."""
-    to_f1: Callable[[float], float] = lambda share: 2 * share / (1 + share)  # noqa: E731
     low, high = interval(hits, hits + false + missed)
-    return to_f1(low), to_f1(high)
+    return 2 * low / (1 + low), 2 * high / (1 + high)
 
 
 def save_calibration(run: Run, calibration: Calibration) -> None:

@@ -14,7 +14,7 @@ from tyro.conf import Positional
 
 from config import check_at_least, parse
 from Project import project
-from runs import data_folder, load_config, open_run
+from runs import data_of, load_config, open_run
 from utils import UserError, run_script
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def main(options: Options) -> None:
 
     import plots
     from calibration import load_calibration
-    from data import get_data, get_transforms, is_there, make_loader
+    from data import get_transforms, make_loader
     from data.imagefolder import read_labelled
     from data.table import read_labelled_table
     from distributed import connect, rank
@@ -76,10 +76,7 @@ def main(options: Options) -> None:
     if folder and not folder.exists():
         raise UserError(f"there is no folder {folder}")
     try:
-        root = folder or data_folder(config, project)
-        if folder and not is_there(config.dataset, folder):
-            raise UserError(f"there is no {config.dataset} in {folder}")
-        data = get_data(config.dataset, root, config.split, config.split_seed, run, config.fold)
+        data = data_of(run, config, project, folder)
         dataset = data.val if part == "val" else data.test
     except UserError:
         root = folder if folder and folder.is_dir() else folder and folder.parent

@@ -15,7 +15,7 @@ from tyro.conf import Positional
 
 from config import Config, parse
 from Project import Run, project
-from runs import data_folder, load_config, open_run
+from runs import data_of, load_config, open_run
 from utils import RunError, UserError, run_script, seeded
 
 if TYPE_CHECKING:
@@ -95,15 +95,12 @@ def sample(run: Run, config: Config, data_dir: Path | None, n: int = 16) -> "tor
     import torch
     from torchvision.transforms import v2
 
-    from data import get_data, get_transforms, is_there
+    from data import get_transforms
     from data.images import read_image
 
     _, transform = get_transforms(config.image_size)
     try:
-        folder = data_dir or data_folder(config, project)
-        if data_dir and not is_there(config.dataset, data_dir):
-            raise UserError(f"there is no {config.dataset} in {data_dir}")
-        val = get_data(config.dataset, folder, config.split, config.split_seed, run, config.fold).val
+        val = data_of(run, config, project, data_dir).val
         chosen = [val[i * len(val) // n][0] for i in range(n)]
     except UserError as error:
         if data_dir:

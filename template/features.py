@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -173,14 +174,14 @@ def keep_features(
     if None in sources:
         atexit.register(shutil.rmtree, store, ignore_errors=True)
     seeds = [[int.from_bytes(digest(seed, i, name)[:7]) for i in range(views)] if views else [None] for name in names]
-    keys = [[digest(source, one) for one in row] for source, row in zip(sources, seeds, strict=True)]
-    features = Features(store, np.array(keys, "S16"))
+    keys = np.array([[digest(source, one) for one in row] for source, row in zip(sources, seeds, strict=True)], "S16")
+    features = Features(store, keys)
     for number, count in shares():
         mine = features.missing[number::count].tolist()
         if mine:
             compute(network, bf16, Views(view, seeds, keys), mine, store, pictures)
         wait()
-        features = Features(store, np.array(keys, "S16"))
+        features = Features(store, keys)
     return FeatureLoader(pictures, network, features)
 
 
@@ -234,23 +235,22 @@ def compute(
 class Views(Dataset):
     """All views of a picture at once, so that it is read once."""
 
-    def __init__(self, view: View, seeds: Sequence[Sequence[int | None]], keys: Sequence[Sequence[bytes]]) -> None:
+    def __init__(self, view: View, seeds: Sequence[Sequence[int | None]], keys: np.ndarray) -> None:
         self.view, self.seeds, self.keys = view, seeds, keys
 
     def __len__(self) -> int:
         """Number of pictures."""
         return len(self.seeds)
 
-    def __getitem__(self, index: int) -> tuple[Sequence[bytes], list[torch.Tensor]]:
+    def __getitem__(self, index: int) -> tuple[np.ndarray, list[torch.Tensor]]:
         """The key of each view, and the view."""
         return self.keys[index], self.view.views(index, self.seeds[index])
 
 
-def flatten(items: Sequence[tuple[Sequence[bytes], list[torch.Tensor]]]) -> tuple[np.ndarray, torch.Tensor]:
+def flatten(items: Sequence[tuple[np.ndarray, list[torch.Tensor]]]) -> tuple[np.ndarray, torch.Tensor]:
     """Several pictures' views as one batch: keys (N,) and images (N, 3, H, W)."""
-    return np.array([key for keys, _ in items for key in keys], "S16"), torch.stack(
-        [one for _, all_ in items for one in all_]
-    )
+    keys, views = zip(*items, strict=True)
+    return np.concatenate(keys), torch.stack(list(chain.from_iterable(views)))
 
 
 def sources_of(dataset: Dataset, folder: Path | None) -> list[str | None]:

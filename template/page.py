@@ -25,7 +25,7 @@ from config import Config, dashes
 from data.splits import classes_of, file_names
 from data.table import SEPARATOR
 from Project import Run
-from scores import Scores, best_epoch, read_log
+from scores import Scores, best_epoch, read_log, tally
 from utils import read_json, replacing
 
 N_MISTAKES = 24  # in the gallery
@@ -139,13 +139,8 @@ def sureness(scores: Scores, calibration: Calibration) -> tuple[dict[str, str], 
 
 def per_class(confusion: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
     """For each class how many images it has, and precision, recall and F1, each with its interval."""
-    if confusion.ndim == 2:
-        hits = np.diag(confusion)
-        false, missed = confusion.sum(axis=0) - hits, confusion.sum(axis=1) - hits
-    else:
-        hits, false, missed = confusion[:, 1, 1], confusion[:, 0, 1], confusion[:, 1, 0]
     rows = []
-    for name, tp, fp, fn in zip(classes, hits.tolist(), false.tolist(), missed.tolist(), strict=True):
+    for name, tp, fp, fn in zip(classes, *(counts.tolist() for counts in tally(confusion)), strict=True):
         precision = (tp / (tp + fp), *interval(tp, tp + fp)) if tp + fp else None
         recall = (tp / (tp + fn), *interval(tp, tp + fn)) if tp + fn else None
         f1 = (2 * tp / (2 * tp + fp + fn), *f1_interval(tp, fp, fn)) if tp + fp + fn else None

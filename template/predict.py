@@ -130,13 +130,11 @@ class Answer:
     Attributes:
         classes: names and probabilities, the most probable first; where an image can have several, those it has.
         sure: whether the first may be given as the answer.
-        several: whether the classes are all there, and not the one or the other.
         top: whether several lines are wanted.
     """
 
     classes: list[tuple[str, float]]
     sure: bool = True
-    several: bool = False
     top: bool = False
 
 
@@ -162,7 +160,7 @@ def name_classes(
         return Answer(ranked[:top], thresholds is not None or calibration.is_sure(ranked[0][1]), top=True)
     if thresholds is None:
         return Answer(ranked[:1], calibration.is_sure(ranked[0][1]))
-    return Answer([(name, share) for name, share in ranked if share >= thresholds[name]], several=True)
+    return Answer([(name, share) for name, share in ranked if share >= thresholds[name]])
 
 
 def lines_of(answer: Answer) -> list[tuple[str, str]]:
@@ -213,11 +211,9 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
     files: dict[Path, None] = {}  # each one once
     for path in paths:
-        if any(len(os.fsencode(part)) > 255 for part in path.parts):
-            raise UserError(f"there is no file or folder {path}")
-        if path.is_dir():
+        if os.path.isdir(path):  # unlike pathlib's, it takes a name that is too long for one that is not there
             files.update(dict.fromkeys(sorted(map(Path, images_in(path)))))
-        elif path.exists() or path.is_symlink():
+        elif os.path.lexists(path):
             files[path] = None
         elif found := sorted(name for name in glob.glob(str(path), recursive=True) if is_image(name)):
             files.update(dict.fromkeys(map(Path, found)))

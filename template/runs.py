@@ -167,6 +167,26 @@ def data_folder(config: Config, project: Project) -> Path:
     return config.data_dir or project.data_dir
 
 
+def data_of(run: Run, config: Config, project: Project, data_dir: Path | None) -> "Data":
+    """The images of a finished run, dealt out as they were then.
+
+    Args:
+        run: has its split and its classes.
+        config: of the run.
+        project: where the images are if nobody says so.
+        data_dir: where they are now; nothing is downloaded or drawn there.
+
+    Raises:
+        UserError: they are not there, not all of them, or are others now.
+    """
+    from data import get_data, is_there
+
+    if data_dir and not is_there(config.dataset, data_dir):
+        raise UserError(f"there is no {config.dataset} in {data_dir}")
+    folder = data_dir or data_folder(config, project)
+    return get_data(config.dataset, folder, config.split, config.split_seed, run, config.fold)
+
+
 @contextmanager
 def run_folder(config: Config, project: Project, data: "Data") -> Iterator[Run]:
     """The folder of the run, new or resumed. A mistake found before the first epoch is complete takes it away again.

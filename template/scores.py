@@ -120,17 +120,27 @@ def count(
     """Adds to some metrics those that are counted over predictions."""
     n_classes = probabilities.shape[1]
     if labels.ndim == 1:
-        confusion = multiclass_confusion_matrix(predicted, labels, n_classes)
-        hits = confusion.diag()
-        false, missed = confusion.sum(dim=0) - hits, confusion.sum(dim=1) - hits
+        confusion = multiclass_confusion_matrix(predicted, labels, n_classes).numpy()
     else:
-        confusion = multilabel_confusion_matrix(predicted, labels, n_classes)
-        hits, false, missed = confusion[:, 1, 1], confusion[:, 0, 1], confusion[:, 1, 0]
+        confusion = multilabel_confusion_matrix(predicted, labels, n_classes).numpy()
         metrics["exact"] = (predicted == labels).all(dim=1).sum().item() / len(labels)
+    hits, false, missed = tally(confusion)
     occur = hits + false + missed > 0  # the others have no F1
-    f1 = (2 * hits[occur] / (2 * hits + false + missed)[occur]).mean().nan_to_num()
-    metrics |= {"acc": (predicted == labels).sum().item() / labels.numel(), "f1": f1.item()}
-    return Scores(metrics, labels.numpy(), predicted.numpy(), probabilities.numpy(), confusion.numpy())
+    f1 = (2 * hits[occur] / (2 * hits + false + missed)[occur]).mean() if occur.any() else 0.0
+    metrics |= {"acc": (predicted == labels).sum().item() / labels.numel(), "f1": float(f1)}
+    return Scores(metrics, labels.numpy(), predicted.numpy(), probabilities.numpy(), confusion)
+
+
+def tally(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each class, (C,): how many images were rightly said to have it, how many wrongly, and how many were missed.
+
+    Args:
+        confusion: see `Scores`.
+    """
+    if confusion.ndim == 3:
+        return confusion[:, 1, 1], confusion[:, 0, 1], confusion[:, 1, 0]
+    hits = np.diag(confusion)
+    return hits, confusion.sum(axis=0) - hits, confusion.sum(axis=1) - hits
 
 
 def best_thresholds(logits: torch.Tensor, labels: torch.Tensor, classes: Sequence[str]) -> dict[str, float]:

@@ -55,9 +55,10 @@ def use_bf16(asked: str, frozen: bool, device: torch.device) -> bool:
     """
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     else:
-        cpu = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        fast = device.type == "cpu" and cpu
+        fast = False
     if asked == "on" and not fast:
         raise UserError(f"--bf16 on: this {device.type} is not faster in bfloat16; leave it out")
     return asked == "on" or (asked == "auto" and frozen and fast)
