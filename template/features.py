@@ -244,7 +244,7 @@ class Views(Dataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, list[torch.Tensor]]:
         """The key of each view, and the view."""
-        return self.keys[index], self.view.views(index, self.seeds[index])
+        return self.keys[index], self.view.views(index, self.seeds[index])[0]
 
 
 def flatten(items: Sequence[tuple[np.ndarray, list[torch.Tensor]]]) -> tuple[np.ndarray, torch.Tensor]:

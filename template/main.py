@@ -107,9 +107,10 @@ def main(config: Config, project: Project = project) -> Run:
             device=device,
         )
         train, val = train_dl, val_dl
+        if network.frozen and not network.mixing:
+            val = keep_features(network, val_dl, data.folder, project.cache_dir)
         if config.views != "fresh":
             train = keep_features(network, train_dl, data.folder, project.cache_dir, config.views, config.seed)
-            val = keep_features(network, val_dl, data.folder, project.cache_dir)
         if config.find_lr and not state:
             find_lr(model, train, run / "lr_finder.png")
         train_dl.sampler.epoch = first_epoch = state["epoch"] + 1 if state else 1

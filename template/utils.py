@@ -208,9 +208,12 @@ def write_tensors(state: Any, file: IO[bytes]) -> None:
     """
     import torch
 
-    content = BytesIO()
-    torch.save(state, content)
-    file.write(content.getbuffer())
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -123,8 +123,8 @@ MISTAKES = [
         7,
         "views that depend on the worker",
         "data/loaders.py",
-        "with seeded(seed):\n            image, label",
-        "if True:\n            image, label",
+        "with seeded(seed):\n                found",
+        "if True:\n                found",
         "views_follow_the_seed",
     ),
     Mistake(

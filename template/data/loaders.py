@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from data.images import no_larger_than_needed
 from data.splits import Data
 from data.transformation import Transform
 from distributed import rank, world
@@ -45,19 +46,18 @@ class View(Dataset):
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[torch.Tensor, int]:
         """The transformed picture and its label; with a seed, its transform draws from that seed alone."""
         index, seed = key if isinstance(key, tuple) else (key, None)
-        with seeded(seed):
-            image, label = self.dataset[index]
-            return self.transform(image), label
+        (image,), label = self.views(index, [seed])
+        return image, label
 
-    def views(self, index: int, seeds: Sequence[int | None]) -> list[torch.Tensor]:
-        """Several views of one picture, which is read once."""
-        with seeded(seeds[0]):
-            image, _ = self.dataset[index]
+    def views(self, index: int, seeds: Sequence[int | None]) -> tuple[list[torch.Tensor], int]:
+        """Several views of one picture, which is read once, and its label."""
+        with no_larger_than_needed(self.transform), seeded(seeds[0]):
+            image, label = self.dataset[index]
         found = []
         for seed in seeds:
             with seeded(seed):
                 found.append(self.transform(image))
-        return found
+        return found, label
 
 
 class EpochSampler(Sampler):

@@ -11,7 +11,7 @@ from utils import UserError, out_of_memory
 
 
 def check_batch(network: torch.nn.Module, loader: DataLoader, smallest: int = 2) -> None:
-    """Sends one batch through the network, so that what does not fit is known before the training starts.
+    """Sends two pictures through the network, so that what does not fit is known before the training starts.
 
     Args:
         network: stays as it is; a copy is tried on the CPU.
@@ -24,11 +24,11 @@ def check_batch(network: torch.nn.Module, loader: DataLoader, smallest: int = 2)
     images: Any = None
     try:
         images, _ = next(iter(loader))
-        tried = images
+        tried = images = images[:2]
         trial = copy.deepcopy(network).cpu()
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             logits = trial.eval()(images)
-            tried = images[torch.arange(smallest) % len(images)]  # as many, even where val is smaller
+            tried = images[torch.arange(min(smallest, 2)) % len(images)]  # as many, even where val is smaller
             trial.train()(tried)
     except (RuntimeError, ValueError, AssertionError) as error:
         if out_of_memory(error) or (images is None and "stack" not in str(error)):

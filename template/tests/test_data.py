@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from config import Config
 from data import Data, get_data, get_dataloaders
 from data.check import check
 from data.demo import draw_demo
-from data.images import read_image
+from data.images import Images, no_larger_than_needed, read_image
 from data.splits import check_problems, file_names, labels, restore_split, stratified_split
+from data.transformation import get_transforms
 from utils import UserError
 
 
@@ -54,6 +56,39 @@ def test_every_kind_of_picture_comes_out_upright_in_rgb(tmp_path):
     assert images["turned"].size == (30, 40)
     assert corner(images["turned"])[0] > 200
     assert images["turned"].getpixel((15, 38))[0] < 60
+
+
+def test_large_photographs_are_decoded_no_larger_than_needed(tmp_path):
+    grain = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned
+    large = Image.fromarray(grain).resize((1600, 1200), Image.Resampling.BICUBIC)
+    large.save(tmp_path / "large.jpg", quality=95, exif=exif)
+    train, val = get_transforms(112)  # the short side becomes 128
+    whole = read_image(tmp_path / "large.jpg")
+    assert whole.size == (1200, 1600)
+    with no_larger_than_needed(val):
+        smaller = read_image(tmp_path / "large.jpg")
+    assert smaller.size == (300, 400)
+    assert (val(smaller).int() - val(whole).int()).abs().max() <= 5
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "large.jpg").read_bytes()[:-5000])
+    with no_larger_than_needed(train), pytest.raises(UserError, match=r"cut\.jpg"):
+        read_image(tmp_path / "cut.jpg")
+    with no_larger_than_needed(v2.Compose([v2.RandomCrop(112), v2.Resize(64)])):  # cuts first: needs all of it
+        assert read_image(tmp_path / "large.jpg").size == (1200, 1600)
+
+
+def test_training_and_prediction_decode_large_photographs_alike(tmp_path):
+    for split, name in ("train", "a"), ("train", "b"), ("val", "a"), ("val", "b"), ("val", "a"), ("val", "b"):
+        file = tmp_path / split / name / f"{len(list(tmp_path.rglob('*.jpg')))}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((1200, 900), 60).convert("RGB").save(file)
+    _, val = get_transforms(64)
+    _, val_dl, _ = get_dataloaders(tmp_path / "train", tmp_path / "val", val_transform=val, num_workers=0)
+    files = [tmp_path / name for name in file_names(val_dl.dataset.dataset)]
+    for i, image in enumerate(next(iter(val_dl))[0]):
+        assert torch.equal(Images(files, val)[i][1], image), files[i]
+        assert not torch.equal(val(read_image(files[i])), image)
 
 
 def broken_copy(photos: Path, to: Path) -> Path:

@@ -247,6 +247,24 @@ def test_the_backbone_never_sees_a_picture_in_an_epoch(train, monkeypatch):
     assert seen[2] > 5 * on_features
 
 
+def test_fresh_views_are_for_training_only(train, computed, monkeypatch):
+    seen, forward = [], Classifier.forward
+
+    def spy(self, images):
+        seen.append(images.ndim)
+        return forward(self, images)
+
+    monkeypatch.setattr(Classifier, "forward", spy)
+    plain = train(model="small", epochs=3, patience=3, views="fresh")
+    assert len(computed) == 8  # each picture for validation, once
+    assert seen.count(2) == 3  # a batch of them in each epoch
+    train(model="small", epochs=3, patience=3, views="fresh", mix="mixup", run_name="mixed")
+    assert seen.count(2) == 3  # labels are mixed with the pictures, so these have to be there
+    metrics = json.loads(plain.metrics.read_text())
+    best = list(csv.DictReader(plain.log.open()))[metrics["best_epoch"] - 1]
+    assert float(best["val_acc"]) == pytest.approx(100 * metrics["val_acc"])
+
+
 def test_once_unfrozen_it_trains_on_pictures(train, monkeypatch):
     seen, forward = [], Classifier.forward
 
