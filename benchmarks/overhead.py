@@ -12,6 +12,7 @@ epoch in turns, with a progress bar as on a terminal of 80 columns:
 """
 
 import argparse
+import contextlib
 import os
 import pty
 import statistics
@@ -79,18 +80,17 @@ def ways(folder: Path, n: int) -> dict[str, Callable[[], None]]:
 
 
 def quiet_terminal() -> None:
-    """From here on stdout and stderr are a terminal that nobody reads."""
-    leader, follower = pty.openpty()
-    for stream in (1, 2):
-        os.dup2(follower, stream)
+    """From here on stdout and stderr are a terminal of which nobody sees anything."""
     os.environ["COLUMNS"] = "80"
-    if os.fork():  # this process works, its child reads
+    child, leader = pty.fork()  # the child works on the terminal, this process reads what it shows
+    if child == 0:
         return
-    try:
-        while os.read(leader, 65536):
-            pass
-    finally:
-        os._exit(0)
+    shown = b""
+    with contextlib.suppress(OSError):  # the child has ended
+        while part := os.read(leader, 65536):
+            shown = (shown + part)[-3000:]
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    sys.exit(f"it failed:\n{shown.decode(errors='replace')}" if code else 0)
 
 
 def main() -> None:
@@ -100,11 +100,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
 
+    out = os.fdopen(os.dup(1), "w")
+    quiet_terminal()
     import torch
 
     torch.set_num_threads(1)
-    out = os.fdopen(os.dup(1), "w")
-    quiet_terminal()
     with tempfile.TemporaryDirectory() as folder:
         functions = ways(Path(folder), options.batches)
         times: dict[str, list[float]] = {name: [] for name in functions}

@@ -25,3 +25,19 @@ def test_growth_measures_a_training(tmp_path):
     found = json.loads(file.read_text())["60"]
     assert 0 < found["epoch"] < found["features"] < found["whole"]
     assert found["memory_mb"] > 100
+
+
+def test_what_a_batch_costs_is_measured():
+    words = [sys.executable, BENCHMARKS / "overhead.py", "--batches", "5", "--rounds", "1"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["bare", "poutyne", "ours", "ours_f1", "ours"]
+
+
+def test_the_one_for_a_gpu_can_be_tried_on_a_cpu(tmp_path):
+    file = tmp_path / "gpu.json"
+    words = ["--device", "cpu", "--models", "my_cnn", "--batch-size", "4", "--batches", "1", "--json", file]
+    done = subprocess.run([sys.executable, BENCHMARKS / "gpu.py", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(file.read_text())["networks"]["my_cnn trained"]
+    assert min(found[way] for way in ("ceiling", "bare", "ours", "fed")) > 0
