@@ -28,7 +28,6 @@ from tqdm.auto import tqdm
 from config import Config
 from data.loaders import View, one_thread
 from data.looks import path_of, stamp
-from data.published import Published
 from data.splits import file_names, labels, leaves
 from data.transformation import Transform
 from distributed import from_first, shares, wait
@@ -263,11 +262,8 @@ def sources_of(dataset: Dataset, folder: Path | None) -> list[str | None]:
     found: list[str | None] = []
     folder = folder and folder.resolve()
     for part, i in leaves(dataset):
-        path = path_of(part, i, folder)
-        if isinstance(part, Published):
-            found.append(f"{part.origin} {part.files[i]}")
-        else:
-            found.append(path and f"{path} {stamp(path)}")
+        path, origin = path_of(part, i, folder), getattr(part, "origin", None)
+        found.append(f"{origin} {part.files[i]}" if origin else path and f"{path} {stamp(path)}")
     return found
 
 

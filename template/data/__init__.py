@@ -30,7 +30,10 @@ DATASETS: dict[str, Callable[[Path, Sequence[float], int], Data]] = {
     **PUBLISHED,
 }
 # Those that need no folder of yours: where in the project's cache they are kept.
-OBTAINED = {"demo": FOLDER, **dict.fromkeys(PUBLISHED, "torchvision")}
+OBTAINED = {
+    "demo": FOLDER,
+    **dict.fromkeys(PUBLISHED, "torchvision"),
+}
 
 
 def is_there(name: str, data_dir: Path) -> bool:

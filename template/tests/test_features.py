@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -201,7 +200,6 @@ def test_features_beyond_float16_are_refused(kept):
         ({"augmentation": "none"}, True, 1),
         ({"views": 7}, True, 7),
         ({"views": "fresh"}, True, "fresh"),
-        ({"mix": "mixup"}, True, "fresh"),
         ({}, False, "fresh"),
     ],
 )
@@ -212,8 +210,6 @@ def test_how_many_views_by_default(options, frozen, views):
 def test_views_that_cannot_be_kept_are_refused(train):
     with pytest.raises(UserError, match="--views 2: the backbone trains"):
         train(views=2)
-    with pytest.raises(UserError, match="--views 2: --mix cutmix needs"):
-        train(model="small", views=2, mix="cutmix")
     with pytest.raises(UserError, match="at least 1"):
         Config(views=0)
 
@@ -306,20 +302,3 @@ def test_several_labels_on_an_image(photos, tmp_path, computed, project):
     run = main(Config(dataset="csv", data_dir=table, model="small", epochs=2, **options), project)
     assert computed
     assert "val_exact" in json.loads(run.metrics.read_text())
-
-
-def test_published_pictures_are_known_by_what_they_are(tmp_path):
-    from data.published import Published
-
-    class Digits(torch.utils.data.Dataset):
-        def __init__(self, root: Path) -> None:
-            self.root, self.targets = root, [0, 1]
-
-        def __getitem__(self, index):
-            return Image.new("L", (8, 8), index), index
-
-    one = features.sources_of(Published(Digits(tmp_path / "a"), "train"), None)
-    assert None not in one
-    others = [("a", "test"), ("b", "train")]
-    found = {tuple(features.sources_of(Published(Digits(tmp_path / root), part), None)) for root, part in others}
-    assert len(found | {tuple(one)}) == 3
