@@ -12,7 +12,7 @@ import logging
 from config import Config
 from Project import Project, Run, project
 from runs import choose_dataset, data_folder, parse_config, run_folder, suit
-from utils import UserError, run_script
+from utils import run_script
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +38,13 @@ def main(config: Config, project: Project = project) -> Run:
     from data import get_data, get_transforms, make_loaders
     from data.balance import balance
     from data.check import check
-    from distributed import connect, rank, synchronize, world, wrap
+    from distributed import connect, rank, synchronize, wrap
     from features import choose_views, keep_features
-    from find_lr import find_lr
+    from find_lr import check_find_lr, find_lr
     from losses import check_loss, get_loss
     from metrics import METRICS, accuracy
     from models import build_network, check_batch, check_compile
-    from models.mixing import Mixing
+    from models.mixing import mix
     from optim import make_optimizer
     from report import write_report, write_start
     from utils import get_device, lookup
@@ -54,8 +54,7 @@ def main(config: Config, project: Project = project) -> Run:
     connect(device, config.batch_size)
     if config.compile:
         check_compile(device)
-    if config.find_lr and world() > 1:
-        raise UserError("--find-lr works in one process: find the rate without torchrun, then train with it")
+    check_find_lr(config.find_lr)
     metrics = {name: lookup(name, METRICS, "metric") for name in config.metrics}
     check_trackers(config.trackers)
     before = Run(config.resume) if config.resume else None
@@ -85,9 +84,7 @@ def main(config: Config, project: Project = project) -> Run:
 
     network, config = build_network(config, len(data.classes), findings.statistics, device, state and state["network"])
     config = choose_views(config, network)
-    if config.mix != "none":
-        network.mixing = Mixing(config.mix, len(data.classes))
-        loss = network.mixing.mixed(loss)
+    loss = mix(config.mix, network, loss, len(data.classes))
     check_batch(network, val_dl, smallest=len(train_dl.sampler) % train_dl.batch_size or train_dl.batch_size)
 
     with (

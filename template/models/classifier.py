@@ -1,7 +1,7 @@
 """What every network here is: pictures normalised by its first layer, a backbone, and a head for the classes."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -64,7 +64,6 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.head = nn.Linear(n_features, n_classes)
         self.n_frozen = 0
-        self.mixing: Callable[[torch.Tensor, bool], torch.Tensor] | None = None  # see models/mixing.py
         self.new: list[str] = []  # what a file of weights did not hold of the backbone
         self.bf16 = False  # whether the backbone computes in half the precision
         self.to(memory_format=torch.channels_last)  # measured on a CPU: a frozen resnet18 is a third faster so
@@ -77,8 +76,6 @@ class Classifier(nn.Module):
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Pictures (N, 3, H, W), uint8 → what the head takes, (N, n_features)."""
         images = self.normalize(images)
-        if self.mixing:
-            images = self.mixing(images, self.training)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             return self.backbone(images)
 

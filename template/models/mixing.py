@@ -6,9 +6,34 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
+from models.classifier import Classifier
 from utils import UserError, lookup
 
 MIXES: dict[str, Callable[..., nn.Module]] = {"mixup": v2.MixUp, "cutmix": v2.CutMix}
+
+
+def mix(
+    how: str, network: Classifier, loss: Callable[..., torch.Tensor], n_classes: int
+) -> Callable[..., torch.Tensor]:
+    """What `--mix` asks for: from now on the network mixes the pictures that it trains on.
+
+    Args:
+        how: "none", "mixup" or "cutmix".
+        network: its pictures are mixed once they are normalised.
+        loss: takes logits and labels.
+        n_classes: number of classes.
+
+    Returns:
+        The loss, on the labels of mixed pictures.
+
+    Raises:
+        UserError: there is no such way, or the loss takes no probabilities.
+    """
+    if how == "none":
+        return loss
+    mixing = Mixing(how, n_classes)
+    network.normalize.register_forward_hook(lambda module, _, images: mixing(images, module.training))
+    return mixing.mixed(loss)
 
 
 class Mixing:

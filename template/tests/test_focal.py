@@ -1,0 +1,22 @@
+"""The focal loss: what its paper says, with weights of the classes too."""
+
+import pytest
+import torch
+
+from losses import get_loss
+from utils import UserError
+
+
+def test_the_focal_loss_cares_less_for_what_is_easy():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(20, 4), torch.randint(0, 4, (20,))
+    own = logits.log_softmax(dim=1).gather(1, labels[:, None]).squeeze(1)
+    assert get_loss("focal")(logits, labels).item() == pytest.approx((-((1 - own.exp()) ** 2) * own).mean().item())
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    assert get_loss("focal", weights)(logits, labels) != get_loss("focal")(logits, labels)
+
+
+def test_the_focal_loss_takes_no_mixed_labels():
+    mixing = pytest.importorskip("models.mixing")
+    with pytest.raises(UserError, match="takes probabilities"):
+        mixing.Mixing("mixup", 4).mixed(get_loss("focal"))

@@ -1,0 +1,83 @@
+"""MixUp and CutMix: pictures and labels are mixed alike, and all figures are those of whole pictures."""
+
+import csv
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from config import Config
+from losses import get_loss
+from models import MyCNN
+from models.mixing import Mixing, mix
+from utils import UserError
+
+
+def picky(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """A loss that takes labels (N,) and no probabilities."""
+    return -logits.log_softmax(dim=1).gather(1, labels[:, None]).mean()
+
+
+@pytest.mark.parametrize("how", ["mixup", "cutmix"])
+def test_mixing_mixes_pictures_and_loss_alike_and_leaves_metrics_alone(how):
+    torch.manual_seed(0)
+    mixing = Mixing(how, 3)
+    images = torch.stack([torch.full((3, 8, 8), float(i)) for i in range(6)])
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    mixed = mixing(images, training=True)
+    assert mixed.shape == images.shape
+    shares = mixing.shares
+    assert torch.allclose(shares.sum(dim=1), torch.ones(6))
+    assert ((shares > 0).sum(dim=1) == 2).all()
+    expected = shares @ torch.arange(6.0)  # as much of each picture's value as of its label
+    assert torch.allclose(mixed.mean(dim=(1, 2, 3)), expected, atol=1e-5)
+    logits = torch.randn(6, 3)
+    log_p = logits.log_softmax(dim=1)
+    by_hand = -((shares @ nn.functional.one_hot(labels, 3).float()) * log_p).sum(dim=1).mean()
+    loss = mixing.mixed(get_loss("cross_entropy"))
+    assert loss(logits, labels).item() == pytest.approx(by_hand.item(), abs=1e-6)
+    assert torch.equal(mixing(images, training=False), images)
+    assert loss(logits, labels).item() == pytest.approx(nn.functional.cross_entropy(logits, labels).item())
+    with pytest.raises(UserError, match="takes probabilities"):
+        mixing.mixed(picky)
+
+
+def test_mixed_runs_train_and_are_scored_on_whole_pictures(train):
+    run = train(epochs=2, mix="mixup")
+    with open(run.log, newline="") as file:
+        log = list(csv.DictReader(file))
+    metrics = json.loads(run.metrics.read_text())
+    assert metrics["val_loss"] == pytest.approx(float(log[metrics["best_epoch"] - 1]["val_loss"]), abs=1e-5)
+
+
+def test_weights_of_classes_and_mixing_go_together():
+    mixing = Mixing("mixup", 3)
+    mixing.mixed(get_loss("cross_entropy", [1.0, 2.0, 3.0], "meta"))  # as on a GPU
+    with pytest.raises(UserError, match="takes probabilities"):
+        mixing.mixed(picky)
+
+
+def test_the_network_mixes_while_it_trains_and_only_then():
+    torch.manual_seed(0)
+    network, images = MyCNN(2, width=8), torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 3, 8, 8)
+    seen = []
+    network.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    loss = nn.functional.cross_entropy
+    assert mix("none", network, loss, 2) is loss
+    assert mix("mixup", network, loss, 2) is not loss
+    plain = network.normalize.eval()(images)
+    for mode in (True, False):
+        network.train(mode)(images)
+        assert torch.equal(seen[-1], plain) != mode
+    with pytest.raises(UserError, match="way to mix"):
+        mix("mixdown", network, loss, 2)
+
+
+@pytest.mark.parametrize("how", ["mixup", "cutmix"])
+def test_features_that_are_kept_and_mixing_exclude_each_other(how):
+    features = pytest.importorskip("features")
+    frozen = MyCNN(2, width=8).freeze()
+    assert features.choose_views(Config(mix=how), frozen).views == "fresh"
+    with pytest.raises(UserError, match=f"--views 2: --mix {how} needs"):
+        features.choose_views(Config(mix=how, views=2), frozen)
