@@ -75,7 +75,7 @@ def assert_refused(outcome: tuple[int, str], project: Project, *named: str) -> N
         (("--split", "0.5", "0.5", "0.5"), ("--split 0.5 0.5 0.5",)),
         (("--dataset", "imagefoldr"), ("data set 'imagefoldr'", "did you mean 'imagefolder'")),
         (("--model", "resnet81"), ("model 'resnet81'", "did you mean 'resnet18'")),
-        (("--trackers", "commet"), ("tracker 'commet'", "did you mean 'comet'")),
+        (("--trackers", "nonne"), ("tracker 'nonne'", "did you mean 'none'")),
         (("--device", "cuba"), ("device 'cuba'", "did you mean 'cuda'")),
         (("--device", "cuda:99"), ("'cuda:99'", "available are: cpu")),
         (("--loss", "cross_entrophy"), ("loss", "did you mean 'cross_entropy'")),
@@ -299,7 +299,10 @@ def test_odd_names_and_odd_pictures_train(run_main, project, tmp_path):
     assert run_main("--data-dir", str(folder), "--run-name", "odd {name}", "--batch-size", "1000") == (0, "")
 
 
-@pytest.mark.parametrize("script", ["main.py", "evaluate.py", "predict.py", "export.py", "compare.py"])
+SCRIPTS = ("main.py", "evaluate.py", "predict.py", "export.py", "compare.py")
+
+
+@pytest.mark.parametrize("script", [script for script in SCRIPTS if (HERE / script).exists()])  # some may be deleted
 def test_help_needs_nothing_heavy(script, tmp_path):
     words = [sys.executable, "-X", "importtime", str(HERE / script), "--help"]
     environment = {**os.environ, "COLUMNS": "80"}
@@ -413,7 +416,7 @@ def test_a_folder_that_is_named_gets_nothing_downloaded_or_drawn_into_it(train, 
 
     run = train(epochs=1)
     read = json.loads(run.config.read_text())
-    for name in "demo", "kmnist":
+    for name in {"demo", "kmnist"} & set(data.OBTAINED):
         write_json(run.config, {**read, "options": {**read["options"], "dataset": name, "data_dir": None}})
         folder = tmp_path / f"of {name}"
         folder.mkdir()

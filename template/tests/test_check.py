@@ -7,24 +7,17 @@ import sys
 from io import BytesIO
 from pathlib import Path
 
-import imgaug.augmenters as iaa
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from torchvision.transforms import v2
 
 import data.looks
 from config import Config
-from data import get_data, get_transforms
-from data.balance import balance
+from data import get_data
 from data.check import Options, check, look
 from data.check import main as command
 from data.demo import draw_demo
-from data.loaders import EpochSampler
-from data.MyDataset import MyDataset
-from data.transformation import ImgAugTransform
-from data.views import count_views, show_views
 from utils import UserError
 
 HERE = Path(__file__).resolve().parents[1]
@@ -210,25 +203,6 @@ def test_files_outside_of_the_folder_are_known_again_too(clean, tmp_path, monkey
     assert not findings_of(table, tmp_path, "csv").unreadable
 
 
-def test_what_a_data_set_of_ones_own_makes_of_a_file_is_not_taken_from_the_cache(clean, tmp_path):
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    for path in (clean / "train").rglob("*.jpg"):
-        shutil.copy(path, mine / f"{path.parent.name}_{path.name}")
-    before = findings_of(mine, tmp_path, "my_dataset")
-    pictures = get_data("my_dataset", mine)
-    for part in pictures.train, pictures.val, pictures.test:
-        dataset = part.dataset
-        dataset.__class__ = type("Darker", (type(dataset),), {"__getitem__": darker})
-    assert look(pictures, tmp_path / "cache").mean == pytest.approx([m / 2 for m in before.mean], abs=0.01)
-
-
-def darker(self, index):
-    """A picture of half the brightness."""
-    image, label = MyDataset.__getitem__(self, index)
-    return image.point(lambda value: value // 2), label
-
-
 def test_a_cache_that_is_spoiled_or_cannot_be_written_costs_a_warning(spoiled, tmp_path, caplog):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "looks.sqlite").write_bytes(b"this is no database" * 100)
@@ -286,48 +260,6 @@ def test_the_command_tells_and_writes_what_it_found(spoiled, tmp_path, project, 
         assert (code, len(error.splitlines())) == (2, 1)
 
 
-# Augmentation
-
-
-def test_the_views_of_the_pipeline_that_ships_are_all_different(clean):
-    picture, _ = get_data("imagefolder", clean).train[0]
-    for augmentation in ("photographs", "small", "characters"):
-        transform, _ = get_transforms(64, augmentation)
-        assert count_views(picture, transform, n=32, epochs=2, num_workers=4) == (64, 64)
-
-
-def test_a_pipeline_that_is_seeded_wrongly_is_noticed(clean):
-    picture, _ = get_data("imagefolder", clean).train[0]
-
-    def pipeline(augment):
-        return v2.Compose([v2.Resize((48, 48)), augment, v2.PILToTensor()])
-
-    augmenter = iaa.Sequential([iaa.Affine(rotate=(-30, 30)), iaa.AdditiveGaussianNoise(scale=20)])
-
-    def direct(image):  # imgaug's own random state, of which every worker has a copy
-        return Image.fromarray(augmenter(image=np.asarray(image)))
-
-    def fixed(image):
-        torch.manual_seed(0)
-        return ImgAugTransform(augmenter)(image)
-
-    for wrong in (direct, fixed):
-        unique, total = count_views(picture, pipeline(v2.Lambda(wrong)), n=32, epochs=2, num_workers=4)
-        assert unique < total == 64
-    assert count_views(picture, pipeline(ImgAugTransform(augmenter)), n=32, epochs=2, num_workers=4) == (64, 64)
-
-
-@pytest.mark.draws
-def test_views_are_shown_beside_the_picture_as_it_is(clean, tmp_path):
-    pictures = get_data("imagefolder", clean)
-    show_views(pictures.train, *get_transforms(64), n=3, file=tmp_path / "views.png")
-    with Image.open(tmp_path / "views.png") as sheet:
-        assert sheet.width > sheet.height > 300
-
-
-# Normalisation and balance
-
-
 @pytest.mark.parametrize(("how", "mean", "std"), [("none", [0, 0, 0], [1, 1, 1]), ("data", None, None)])
 def test_normalisation_is_stored_with_the_network(train, clean, tmp_path, how, mean, std):
     run = train(data_dir=clean, epochs=1, normalize=how)
@@ -338,50 +270,3 @@ def test_normalisation_is_stored_with_the_network(train, clean, tmp_path, how, m
         assert mean != [0.485, 0.456, 0.406]
     assert weights["normalize.mean"].flatten().tolist() == pytest.approx(mean)
     assert weights["normalize.std"].flatten().tolist() == pytest.approx(std)
-
-
-@pytest.fixture
-def uneven(spoiled) -> Path:
-    """Twenty helmets to train with, and four heroes."""
-    for path in sorted((spoiled / "train" / "hero").iterdir())[4:]:
-        path.unlink()
-    return spoiled
-
-
-def test_weights_make_small_classes_count_as_much_as_large_ones(uneven, caplog):
-    caplog.set_level("INFO")
-    weights, images = balance("weights", get_data("imagefolder", uneven))
-    assert images is None
-    assert weights * [20, 4] == pytest.approx([12, 12])
-    assert "'hero' counts 3 times in the loss, 'helmet' 0.6 times" in caplog.text
-
-
-def test_the_sampler_draws_small_classes_as_often_as_large_ones(uneven):
-    data = get_data("imagefolder", uneven)
-    _, images = balance("sampler", data)
-    sampler = EpochSampler(24, seed=0, weights=images)
-    drawn = [data.train[i][1] for _ in range(20) for i, _ in sampler]
-    assert len(drawn) == 20 * 24
-    assert 0.4 < np.mean(drawn) < 0.6
-    again = EpochSampler(24, seed=0, weights=images)
-    assert list(again) == list(EpochSampler(24, seed=0, weights=images))
-
-
-def test_a_loss_that_takes_no_weights_says_so(train, uneven, monkeypatch):
-    from losses import LOSSES
-
-    monkeypatch.setitem(LOSSES, "plain", lambda logits, labels: torch.nn.functional.cross_entropy(logits, labels))
-    with pytest.raises(UserError, match="'plain' takes no weight"):
-        train(data_dir=uneven, epochs=1, loss="plain", balance="weights")
-    train(data_dir=uneven, epochs=1, loss="plain", balance="sampler")
-
-
-@pytest.mark.parametrize("how", ["weights", "sampler"])
-def test_balanced_runs_train_and_are_scored_like_any_other(train, uneven, how):
-    import evaluate
-
-    run = train(data_dir=uneven, epochs=1, balance=how)
-    evaluate.main(evaluate.Options(run.folder, num_workers=0, device="cpu"))
-    final = json.loads(run.metrics.read_text())
-    for name, value in json.loads((run / "evaluate-test.json").read_text()).items():
-        assert value == pytest.approx(final[name], abs=1e-5)

@@ -296,18 +296,6 @@ def test_get_dataloaders_keeps_the_original_call(photos):
     assert (len(val_dl.dataset), len(test_dl.dataset)) == (8, 8)
 
 
-def test_my_dataset_reads_labels_from_file_names(tmp_path):
-    for i in range(20):
-        name = "red_rose" if i % 2 else "daisy"
-        Image.new("RGB", (40, 40), "red").save(tmp_path / f"{name}_{i}.png")
-    data = get_data("my_dataset", tmp_path)
-    assert data.classes == ["daisy", "red_rose"]
-    assert [len(part) for part in (data.train, data.val, data.test)] == [14, 3, 3]
-    image, label = data.train[0]
-    assert image.mode == "RGB"
-    assert data.classes[label] == file_names(data.train)[0].rpartition("_")[0]
-
-
 def histogram(path: Path) -> torch.Tensor:
     """Share of each of 6 × 6 × 6 colours, in hue, saturation and value: (216,) of float."""
     pixels = np.asarray(Image.open(path).convert("HSV")).reshape(-1, 3)
