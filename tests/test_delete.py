@@ -121,9 +121,9 @@ def passes(rows: Sequence[Row]) -> Counter[str]:
         left = [path for path in copy.rglob("*.py") if "tests" not in path.parts]
         counts = Counter({str(path.relative_to(copy)): len(path.read_text("utf-8").splitlines()) for path in left})
         files = sorted(f"tests/{path.name}" for path in copy.glob("tests/test_*.py"))
-        pytest_words = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+        words = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
         with ThreadPoolExecutor(2) as pool:  # two processes of one thread each are faster than the other way round
-            list(pool.map(lambda half: run(copy, *pytest_words, *half), (files[::2], files[1::2])))
+            list(pool.map(lambda half: run(copy, *words, *half), (files[::2], files[1::2])))
         options = ["--model", "my_cnn", "--image-size", "32", "--epochs", "1", "--trackers", "none"]
         run(copy, "main.py", *options, "--run-name", "a")
         assert (copy / "checkpoint" / "a" / "report.html").is_file()
@@ -135,13 +135,15 @@ def passes_quickly(row: Row) -> None:
 
     The tests run in this process: it was forked from one that has imported what takes long to import.
     """
+    import torch
+
     with tempfile.TemporaryDirectory() as folder:
         copy = copy_without([row], Path(folder) / "copy")
         tidy(copy)
         (copy / "tests" / "test_imports.py").write_text(IMPORTS)
         os.chdir(copy)
         sys.path.insert(0, str(copy))
-        __import__("torch").set_num_threads(1)  # two of these run at a time
+        torch.set_num_threads(1)  # two of these run at a time
         printed = io.StringIO()
         with redirect_stdout(printed):
             code = pytest.main(["-q", "-x", "-p", "no:cacheprovider", "-k", QUICK, "tests"])
