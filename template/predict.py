@@ -2,7 +2,7 @@
 
 python predict.py checkpoint/RUN photo.jpg more_photos/
 python predict.py checkpoint/RUN photos/ --csv predictions.csv
-python predict.py checkpoint/RUN "photos/*.jpg" --top 3 --json predictions.json
+python predict.py checkpoint/RUN "photos/*.jpg" --top 2 --json predictions.json
 """
 
 import csv
