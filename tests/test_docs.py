@@ -26,6 +26,13 @@ ROOT = TEMPLATE.parent
 DOCUMENTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "template/README.md")}
 EXAMPLES = (TEMPLATE / "EXTEND.md").read_text(encoding="utf-8")
 SCRIPTS = ("main.py", "evaluate.py", "predict.py", "export.py", "compare.py", "-m data.check")
+OTHERS = {  # options of programs that are not ours
+    "torchrun": {"--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id"},
+    "sbatch": {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task"},
+    "tensorboard": {"--logdir"},
+    "ruff": {"--check", "--fix"},
+}
+OPTION = r"--[a-z][a-z0-9-]*"
 
 SMALL = {"model": "my_cnn", "image-size": "32", "epochs": "1", "num-workers": "0"}
 OPTIONS = " ".join(f"--{name} {value}" for name, value in SMALL.items()) + " --trackers none"
@@ -148,13 +155,13 @@ def test_the_commands_of_the_documents_run(desk):
     project = desk.home / "my-project"
     for name, text in DOCUMENTS.items():
         for block in blocks(text):
-            if name == "README.md" and "copier" in block.code:
-                pytest.importorskip("copier", reason="pip install copier")
             if name != "README.md":
                 desk.cwd = project
             run_block(desk, block)
             if project.is_dir() and not (project / "dataset" / "train").is_dir():  # as the comment there says it
                 shutil.copytree(project / "DIR", project / "dataset", dirs_exist_ok=True)
+        for command in re.findall(r"`(python -c .+?)`", text, re.DOTALL):
+            desk.run(re.sub(r"\n *", " ", command), cwd=project)
 
 
 def run_block(desk: Desk, block: Block) -> None:
@@ -270,3 +277,99 @@ def test_the_examples_are_a_file_and_a_line_each_and_all_work_together(desk):
     assert epochs[0]["val_loss"] == pytest.approx(float(epoch["val_loss"]))
     assert end["final"]["test_acc"] == json.loads((run / "metrics.json").read_text())["test_acc"]
     assert desk.run("python -", TURNED, project).strip() == "4"
+
+
+@pytest.fixture(scope="module")
+def helps(desk) -> dict[str, set[str]]:
+    """The options of each script, as its `--help` lists them."""
+    text = {name: desk.run(f"python {name} --help", cwd=desk.home / "template") for name in SCRIPTS}
+    listed = r"^ +(?:-h, )?(--[a-z].*?)(?:  |$)"  # "--strict, --no-strict", "--lr FLOAT"
+    lines = {name: re.findall(listed, found, re.MULTILINE) for name, found in text.items()}
+    return {name: set(re.findall(OPTION, " ".join(found))) for name, found in lines.items()}
+
+
+def test_the_table_of_options_is_that_of_the_help(helps):
+    section = DOCUMENTS["template/README.md"].partition("\n## Options\n")[2].partition("\n- **")[0]
+    table = [line for line in section.splitlines() if line.startswith("|")]
+    named = re.findall(OPTION, "\n".join(table))
+    assert len(named) == len(set(named))
+    assert set(named) == {name for name in helps["main.py"] if not name.startswith("--no-")} - {"--help"}
+
+
+def test_every_option_in_the_documents_is_one_of_the_script_it_is_given_to(desk, helps):
+    for script in sorted((ROOT / "benchmarks").glob("*.py")):
+        helps[f"benchmarks/{script.name}"] = set(re.findall(OPTION, desk.run(f"python {script} --help")))
+    known = set().union(*helps.values(), *OTHERS.values())
+    for text in (*DOCUMENTS.values(), EXAMPLES):
+        assert set(re.findall(rf"(?<![\w-]){OPTION}", re.sub(r"<!--.*?-->|\|?[ :-]+\|", "", text))) <= known
+        for name, options in helps.items():
+            for line in re.findall(rf"(?<=[` ]){re.escape(name)} ([^`#\n]*)", re.sub(r"\n +", " ", text)):
+                assert set(re.findall(rf"(?<!\S){OPTION}", line)) <= options, f"{name} {line}"
+
+
+def test_no_option_of_another_program_is_listed_in_vain():
+    text = "".join((*DOCUMENTS.values(), EXAMPLES))
+    for program, options in OTHERS.items():
+        assert program in text or program == "sbatch"
+        for option in options:
+            assert option in text, option
+
+
+REGISTRIES = """
+import json
+from callbacks import TRACKERS
+from data import DATASETS
+from data.transformation import AUGMENTATIONS
+from losses import LOSSES
+from metrics import METRICS
+from models import MODELS
+from optim import OPTIMIZERS, SCHEDULES
+
+print(json.dumps({name: list(found) for name, found in globals().items() if name.isupper()}))
+"""
+
+
+def test_the_documents_name_what_the_registries_hold(desk):
+    project = desk.home / "template"
+    registries = json.loads(desk.run("python -", REGISTRIES, project))
+    text, options = DOCUMENTS["template/README.md"], desk.run("python main.py --help", cwd=project)
+
+    rows = re.findall(r"^\| (`.*?) \|", text.partition("| `--dataset` |")[2].partition("\n\n")[0], re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(registries["DATASETS"])
+    (named,) = re.findall(r"`--trackers ([a-z ]+)`, any of them", text)
+    assert named.split() == registries["TRACKERS"]
+    (named,) = re.findall(r"`--metrics ([a-z0-9 ]+)`", text)
+    assert set(named.split()) <= set(registries["METRICS"])
+    (bullet,) = re.findall(r"^- \*\*Schedules\.\*\* (.*?)\n- ", text, re.DOTALL | re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", bullet)) <= set(registries["SCHEDULES"])
+    (bullet,) = re.findall(r"^- \*\*Networks\.\*\* .*?one's own: (.*?)\. ", text, re.DOTALL | re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", bullet)) == set(registries["MODELS"]) - {"resnet18"}
+
+    words = set(re.findall(r"\w+", options))
+    for name, keys in registries.items():  # those of f1_weighted and the like are not all listed
+        missing = {key for key in keys if key not in words and not key.endswith("_weighted")}
+        assert missing <= {"my_dataset", "my_mobilenet", "se_resnet50", "se_resnext50"}, name
+    table = text.partition("## Make it yours")[2]
+    for name in registries:
+        assert f"`{name}`" in table, name
+
+
+def test_every_file_in_the_documents_is_there(desk):
+    text = DOCUMENTS["template/README.md"]
+    for name in set(re.findall(r"`([\w/.]+\.(?:py|ipynb|jinja|toml|example|md))`", text + EXAMPLES)):
+        own = f"The file is `{name}`" in EXAMPLES
+        folder = ROOT if name.startswith("benchmarks/") else TEMPLATE
+        assert (folder / name).exists() != own, name
+    for name in re.findall(r"\]\(([\w/.]+)\)|`((?:template|tests|benchmarks|docs)/[\w/.]*)`", DOCUMENTS["README.md"]):
+        assert (ROOT / "".join(name)).exists(), name
+    for folder, contents in re.findall(r"^\| `(\w+)/` \| (.*) \|$", text, re.MULTILINE):
+        for name in set(re.findall(r"`([\w/]+)`", contents)):
+            assert any((TEMPLATE / folder / f"{name}{end}").exists() for end in ("", ".py")), f"{folder}/{name}"
+
+    desk.run("python evaluate.py checkpoint/RUN", cwd=desk.home / "template")
+    run = desk.home / "template" / "checkpoint" / "RUN"
+    table = text.partition("| in `checkpoint/<run-name>/` |")[2].partition("\n\n")[0]
+    named = {name for row in table.splitlines() for name in re.findall(r"`([\w-]+\.\w+)`", row.split(" | ")[0])}
+    assert len(named) > 15
+    for name in named - {"thresholds.json"}:  # only where an image can have several classes
+        assert (run / name).exists(), name
