@@ -72,7 +72,8 @@ def main(options: Options) -> None:
     connect(device, options.batch_size)
     model = Model(load_network(run), None, None, device=device)
 
-    part, folder = options.split, options.data_dir
+    part: str = options.split
+    folder = options.data_dir
     if folder and not folder.exists():
         raise UserError(f"there is no folder {folder}")
     try:

@@ -263,7 +263,7 @@ def sources_of(dataset: Dataset, folder: Path | None) -> list[str | None]:
     folder = folder and folder.resolve()
     for part, i in leaves(dataset):
         path, origin = path_of(part, i, folder), getattr(part, "origin", None)
-        found.append(f"{origin} {part.files[i]}" if origin else path and f"{path} {stamp(path)}")
+        found.append(f"{origin} {part.files[i]}" if origin else f"{path} {stamp(path)}" if path else None)
     return found
 
 

@@ -84,7 +84,7 @@ def figures(run: Run, scores: Scores) -> dict[str, Callable[[], Figure]]:
     """
     log, calibration, classes = read_log(run), load_calibration(run), read_json(run.classes)
     p, right = scores.claims
-    drawn = {
+    drawn: dict[str, Callable[[], Figure]] = {
         "curves": partial(plots.curves, log, best_epoch(log), MONITOR),
         "confusion": partial(plots.confusion, scores.confusion, classes),
         "reliability": partial(plots.reliability, bins_of(p, right), "there" if scores.multilabel else "right"),

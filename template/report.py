@@ -64,17 +64,17 @@ def write_report(
         trackers: get the figures too.
     """
     log, classes = read_log(run), test_dl.dataset.classes
-    val, test = predict(model, val_dl), predict(model, test_dl)
+    of_val, of_test = predict(model, val_dl), predict(model, test_dl)
     if rank() > 0:
         return
     thresholds, calibration = None, Calibration()
-    if val[1].ndim == 2:
-        thresholds = best_thresholds(*val, classes)
+    if of_val[1].ndim == 2:
+        thresholds = best_thresholds(*of_val, classes)
         write_json(run.thresholds, thresholds)
     else:
-        calibration = calibrate(*val, risk)
+        calibration = calibrate(*of_val, risk)
         save_calibration(run, calibration)
-    val, test = (score(*predicted, loss, thresholds, calibration.temperature) for predicted in (val, test))
+    val, test = (score(*predicted, loss, thresholds, calibration.temperature) for predicted in (of_val, of_test))
     best = best_epoch(log)
     metrics = {"best_epoch": best, "epochs": len(log["epoch"]), **val.named("val"), **test.named("test")}
     write_json(run.metrics, metrics)

@@ -87,7 +87,9 @@ def load_config(run: Run) -> Config:
     try:
         saved = read_json(run.config)["options"]
         names = {field.name for field in fields(Config)}
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()
+        }
         config = Config(**{name: value for name, value in values.items() if name in names})
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{run.config} cannot be read ({brief(error)}); was it changed?") from error

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from io import BytesIO
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -58,7 +58,7 @@ def lookup(name: str, registry: Mapping[str, Item], what: str) -> Item:
     raise UserError(f"unknown {what} {name!r}; {guess}valid are: {names}")
 
 
-def run_script(main: Callable[[Any], None], parse: Callable[[], Any]) -> None:
+def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
     """Runs a script and turns what happens into its exit code.
 
     0 done, 1 failed, 2 a mistake in arguments or data (one line on stderr), 130 and 143 stopped by SIGINT and SIGTERM,
@@ -70,7 +70,8 @@ def run_script(main: Callable[[Any], None], parse: Callable[[], Any]) -> None:
     """
     from distributed import rank, says_it_first, world
 
-    sys.stdout.reconfigure(errors="backslashreplace")  # names of files in letters that the terminal lacks
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files in letters that the terminal lacks
     if rank() > 0:  # one process prints
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         os.environ["TQDM_DISABLE"] = "1"
@@ -182,7 +183,7 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         path: the file to replace or to make.
         mode: "w" for text in UTF-8, "wb" for bytes.
     """
-    text = {} if "b" in mode else {"encoding": "utf-8", "newline": "", "errors": "surrogateescape"}
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "", "errors": "surrogateescape"}
     if path.exists() and not path.is_file():
         with open(path, mode, **text) as file:
             yield file

@@ -157,6 +157,9 @@ def test_the_commands_of_the_documents_run(desk):
         for block in blocks(text):
             if name != "README.md":
                 desk.cwd = project
+            elif "pip install copier" in block.code:  # where there is no my-project yet
+                desk.cwd = desk.home / "apart"
+                desk.cwd.mkdir()
             run_block(desk, block)
             if project.is_dir() and not (project / "dataset" / "train").is_dir():  # as the comment there says it
                 shutil.copytree(project / "DIR", project / "dataset", dirs_exist_ok=True)
@@ -249,7 +252,10 @@ def test_the_examples_are_a_file_and_a_line_each_and_all_work_together(desk):
             words += [command.removeprefix("python main.py ") for command in commands(block)]
     assert len(files) == 6
     assert added == 8  # seven examples, and a figure of torchmetrics' own
-    desk.run("ruff check . && ruff format --check .", cwd=project)
+    desk.run("ruff check . && ruff format --check . && mypy .", cwd=project)
+    (project / "wrong.py").write_text("from models import get_model\n\nget_model(3, 'resnet18')\n")
+    with pytest.raises(AssertionError, match=r"wrong.py:3: error: Argument 1 to \"get_model\""):  # it does look
+        desk.run("mypy .", cwd=project)
 
     rng = np.random.default_rng(0)  # two classes, dark and light
     arrays = {}

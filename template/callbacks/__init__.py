@@ -6,6 +6,7 @@ and returns a Poutyne callback with two methods more, `log_results(...)` and `en
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def get_trackers(names: Sequence[str], run: Run, env_file: Path, val_dl: DataLoa
     try:
         for name in names:
             if name in TRACKERS and rank() == 0:
-                trackers.append(Guarded(name, lambda start=TRACKERS[name]: start(run, env_file, val_dl)))
+                trackers.append(Guarded(name, partial(TRACKERS[name], run, env_file, val_dl)))
         yield trackers
     finally:
         for tracker in trackers:

@@ -96,8 +96,8 @@ def check(data: Data, cache_dir: Path, config: Config) -> Findings:
     for key, groups in ("split", findings.leaks), ("label", findings.conflicts):
         if groups:
             different = {item[key]: item for item in groups[0]}
-            names = " and ".join(f"{item['file']} ({value})" for value, item in list(different.items())[:2])
-            message = f"found in more than one {key}: {len(groups)}, such as {names}; python -m data.check lists them"
+            two = " and ".join(f"{item['file']} ({value})" for value, item in list(different.items())[:2])
+            message = f"found in more than one {key}: {len(groups)}, such as {two}; python -m data.check lists them"
             if config.strict:
                 raise UserError(f"--strict: {message}")
             logger.warning("%s", message)

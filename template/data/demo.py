@@ -118,7 +118,8 @@ def hero_palette(rng: random.Random) -> dict[str, Colour]:
 def shade(colour: Colour, rng: random.Random) -> Colour:
     """The colour, a little lighter or darker."""
     change = rng.randint(-14, 14)
-    return tuple(min(255, max(0, value + change)) for value in colour)
+    red, green, blue = (min(255, max(0, value + change)) for value in colour)
+    return red, green, blue
 
 
 def background(width: int, height: int, rng: random.Random) -> Image.Image:

@@ -71,8 +71,8 @@ def all_looks(
         known = [path for path in paths if path]
         below = os.fsencode(os.path.commonpath(known)).rstrip(b"/") if known else b""
         between = (below + b"/", below + b"0")  # "0" is what follows "/"
-        rows = cache.execute("SELECT path, stamp, look FROM looks_v2 WHERE path > ? AND path < ?", between)
-        cached = {path: (known, text) for path, known, text in rows}
+        stored = cache.execute("SELECT path, stamp, look FROM looks_v2 WHERE path > ? AND path < ?", between)
+        cached = {path: (known, text) for path, known, text in stored}
         looks: list[Look | None] = []
         for path, now in zip(paths, stamps, strict=True):
             known, text = cached.get(path and os.fsencode(path), (None, ""))

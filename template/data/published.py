@@ -87,7 +87,7 @@ WORD = {"train": {"split": "train"}, "test": {"split": "test"}}
 PETS = {"train": {"split": "trainval"}, "test": {"split": "test"}}
 FLOWERS = {"train": {"split": "train"}, "val": {"split": "val"}, "test": {"split": "test"}}
 
-PUBLISHED: dict[str, Callable[..., Data]] = {
+PUBLISHED: dict[str, partial[Data]] = {
     "mnist": partial(published, datasets.MNIST, FLAG, "MNIST/raw", 28, "characters"),
     "kmnist": partial(published, datasets.KMNIST, FLAG, "KMNIST/raw", 28, "characters"),
     "fashion_mnist": partial(published, datasets.FashionMNIST, FLAG, "FashionMNIST/raw", 28, "small"),

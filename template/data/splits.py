@@ -108,9 +108,9 @@ def stratified_split(dataset: Dataset, fractions: Sequence[float], seed: int) ->
     owed = [0.0] * len(fractions)  # how many items each part lags behind its share
     for index in order.tolist():
         owed = [lag + fraction for lag, fraction in zip(owed, fractions, strict=True)]
-        part = owed.index(max(owed))
-        owed[part] -= 1
-        parts[part].append(index)
+        behind = owed.index(max(owed))
+        owed[behind] -= 1
+        parts[behind].append(index)
     everything = {i for label in kinds for i in classes_of(label)}
     for part, fraction in zip(parts, fractions, strict=True):
         if fraction and not part:

@@ -133,8 +133,10 @@ def read_parts(path: Path, multilabel: bool | None = None) -> tuple[dict[str, li
 def encode(rows: Sequence[Row], classes: Sequence[str], multilabel: bool) -> tuple[list[str], list[Label]]:
     """Files and labels of some rows."""
     where = {name: i for i, name in enumerate(classes)}
-    hot = [tuple(int(name in names) for name in classes) for _, names in rows] if multilabel else []
-    return [file for file, _ in rows], hot or [where[names[0]] for _, names in rows]
+    labels: list[Label] = [
+        tuple(int(name in names) for name in classes) if multilabel else where[names[0]] for _, names in rows
+    ]
+    return [file for file, _ in rows], labels
 
 
 def find_table(path: Path) -> Path:

@@ -46,9 +46,10 @@ def builder(name: str) -> Callable[..., Classifier]:
     if name.startswith("timm/"):
         return partial(from_timm, name.removeprefix("timm/"))
     listed = torchvision.models.list_models(module=torchvision.models)
-    return lookup(
-        name, {**MODELS, **{other: partial(published, other) for other in listed if other not in MODELS}}, "model"
-    )
+    theirs: dict[str, Callable[..., Classifier]] = {
+        other: partial(published, other) for other in listed if other not in MODELS
+    }
+    return lookup(name, MODELS | theirs, "model")
 
 
 def get_model(name: str, n_classes: int, weights: str | Path | None = None) -> Classifier:
@@ -122,7 +123,7 @@ def build_network(
     freeze = config.freeze if config.freeze is not None else "all" if network.frozen else "none"
     if weights == "none" and freeze not in ("none", 0):
         raise UserError(f"--freeze {freeze}: without weights nothing has been learnt that could be kept")
-    network.freeze({"all": None, "none": 0}.get(freeze, freeze))
+    network.freeze(freeze if isinstance(freeze, int) else {"all": None, "none": 0}[freeze])
     for name, p in network.named_parameters():
         if name in network.new and not p.requires_grad:
             raise UserError(f"--freeze {freeze}: {name} is not in {weights}, so it has to train; freeze less")
