@@ -30,6 +30,7 @@ OTHERS = {  # options of programs that are not ours
     "torchrun": {"--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--rdzv-id"},
     "sbatch": {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--cpus-per-task"},
     "tensorboard": {"--logdir"},
+    "uv": {"--no-project", "--with-requirements"},
     "ruff": {"--check", "--fix"},
 }
 OPTION = r"--[a-z][a-z0-9-]*"
@@ -56,6 +57,7 @@ LEFT_OUT = {  # lines that are not run
     "pip install -r requirements-dev.txt": "CI installs this file",
     "pip install copier": "it is in requirements-dev.txt",
     "pytest": "CI runs the template's tests",
+    "uv run --no-project --with-requirements requirements.txt main.py": "uv installs the 5 GB once more",
 }
 
 
@@ -202,6 +204,16 @@ def test_the_commands_at_the_top_of_a_script_run(desk, script):
             desk.done.add(command)
 
 
+def test_one_command_draws_the_pictures_again(desk):
+    folder = desk.home / "drawn"
+    desk.run(f"env -u UNDRAWN python {ROOT / 'docs' / 'draw.py'} --to {folder} {OPTIONS}")
+    drawn = {file.name for file in folder.iterdir()}
+    shown = set(re.findall(r"\(docs/(\w+\.png)\)", DOCUMENTS["README.md"]))
+    assert drawn == shown - {"peers.png"} == {file.name for file in (ROOT / "docs").glob("*.png")} - {"peers.png"}
+    for file in folder.iterdir():
+        assert file.stat().st_size > 5000
+
+
 def new_file(block: Block) -> str | None:
     """Which file an example is, as the sentence before it says."""
     named = re.search(r"The file is `(.+?)`", block.before)
@@ -303,8 +315,8 @@ def test_the_table_of_options_is_that_of_the_help(helps):
 
 
 def test_every_option_in_the_documents_is_one_of_the_script_it_is_given_to(desk, helps):
-    for script in sorted((ROOT / "benchmarks").glob("*.py")):
-        helps[f"benchmarks/{script.name}"] = set(re.findall(OPTION, desk.run(f"python {script} --help")))
+    for script in [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "docs").glob("*.py")]:
+        helps[f"{script.parent.name}/{script.name}"] = set(re.findall(OPTION, desk.run(f"python {script} --help")))
     known = set().union(*helps.values(), *OTHERS.values())
     for text in (*DOCUMENTS.values(), EXAMPLES):
         assert set(re.findall(rf"(?<![\w-]){OPTION}", re.sub(r"<!--.*?-->|\|?[ :-]+\|", "", text))) <= known
