@@ -104,7 +104,7 @@ def main(config: Config, project: Project = project) -> Run:
             device=device,
         )
         train, val = train_dl, val_dl
-        if network.frozen and not network.mixing:
+        if network.frozen:
             val = keep_features(network, val_dl, data.folder, project.cache_dir)
         if config.views != "fresh":
             train = keep_features(network, train_dl, data.folder, project.cache_dir, config.views, config.seed)

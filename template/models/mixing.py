@@ -93,9 +93,10 @@ class Mixing:
             raise UserError("--mix needs a loss that takes probabilities, such as cross_entropy") from error
 
         def call(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-            if self.shares is None or len(self.shares) != len(labels):
+            shares, self.shares = self.shares, None
+            if shares is None:  # the batch was not mixed
                 return loss(logits, labels)
             hot = labels if labels.ndim == 2 else nn.functional.one_hot(labels, self.n_classes)
-            return loss(logits, self.shares.to(logits.dtype) @ hot.to(logits.dtype))
+            return loss(logits, shares.to(logits.dtype) @ hot.to(logits.dtype))
 
         return call

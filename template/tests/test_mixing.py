@@ -37,6 +37,7 @@ def test_mixing_mixes_pictures_and_loss_alike_and_leaves_metrics_alone(how):
     by_hand = -((shares @ nn.functional.one_hot(labels, 3).float()) * log_p).sum(dim=1).mean()
     loss = mixing.mixed(get_loss("cross_entropy"))
     assert loss(logits, labels).item() == pytest.approx(by_hand.item(), abs=1e-6)
+    assert loss(logits, labels).item() != pytest.approx(by_hand.item())  # another batch, of features: not mixed
     assert torch.equal(mixing(images, training=False), images)
     assert loss(logits, labels).item() == pytest.approx(nn.functional.cross_entropy(logits, labels).item())
     with pytest.raises(UserError, match="takes probabilities"):
