@@ -3,8 +3,8 @@
 python benchmarks/loader.py --data-dir PHOTOS [--width PIXELS] [--rounds 7]
 
 `--data-dir` holds train/<class>/. The original's way: Pillow squashes each picture to 224 × 224, imgaug, float,
-normalised. Ours: bytes, the short side scaled, a square cut out, imgaug. `--width 4000` enlarges the photographs first,
-to the size in which a camera leaves them.
+normalised. Ours: bytes, the short side scaled, a square cut out, imgaug; and the same with `--keep-pictures`.
+`--width 4000` enlarges the photographs first, to the size in which a camera leaves them.
 """
 
 import argparse
@@ -40,6 +40,7 @@ def main() -> None:
     options = parser.parse_args()
 
     from data.imagefolder import PhotoFolder
+    from data.kept import keep_pictures
     from data.loaders import EpochSampler, make_loader
     from data.transformation import ImgAugTransform, short_side
     from peers import SIZE, original_augmenter, original_transforms
@@ -55,10 +56,12 @@ def main() -> None:
     augment = ImgAugTransform(original_augmenter())
     transform = v2.Compose([v2.PILToTensor(), v2.Resize(short_side(SIZE)), v2.RandomCrop(SIZE), augment])
     ours = PhotoFolder(folder)
-    loaders = {
-        "original": DataLoader(theirs, 32, shuffle=True, num_workers=2, persistent_workers=True),
-        "ours": make_loader(ours, transform, ours.classes, sampler=EpochSampler(len(ours), 0), num_workers=2),
-    }
+    loaders = {"original": DataLoader(theirs, 32, shuffle=True, num_workers=2, persistent_workers=True)}
+    for name in "ours", "kept":
+        sampler = EpochSampler(len(ours), 0)
+        loaders[name] = make_loader(ours, transform, ours.classes, sampler=sampler, num_workers=2)
+    cache = tempfile.TemporaryDirectory()
+    keep_pictures(folder.parent, Path(cache.name), loaders["kept"])
     times: dict[str, list[float]] = {name: [] for name in loaders}
     for _ in range(options.rounds + 1):  # the first starts the workers
         for name, loader in loaders.items():
@@ -68,8 +71,9 @@ def main() -> None:
             times[name].append(1000 * (time.perf_counter() - begin) / len(ours))
     for name, found in times.items():
         print(f"{name:9} {statistics.median(found[1:]):.2f} ms a picture")
-    ratios = [a / b for a, b in zip(times["original"][1:], times["ours"][1:], strict=True)]
-    print(f"ratio {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})")
+    for name in "ours", "kept":
+        ratios = [a / b for a, b in zip(times["original"][1:], times[name][1:], strict=True)]
+        print(f"original / {name} {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ of each picture in each epoch instead.
 """
 
 import atexit
-import hashlib
 import logging
 import os
 import re
@@ -27,8 +26,8 @@ from tqdm.auto import tqdm
 
 from config import Config
 from data.loaders import View, one_thread
-from data.looks import path_of, stamp
-from data.splits import file_names, labels, leaves
+from data.looks import digest, sources_of
+from data.splits import file_names, labels
 from data.transformation import Transform
 from distributed import from_first, shares, wait
 from models import Classifier
@@ -252,21 +251,6 @@ def flatten(items: Sequence[tuple[np.ndarray, list[torch.Tensor]]]) -> tuple[np.
     return np.concatenate(keys), torch.stack(list(chain.from_iterable(views)))
 
 
-def sources_of(dataset: Dataset, folder: Path | None) -> list[str | None]:
-    """For each item what changes when its picture does; None where nobody knows.
-
-    Args:
-        dataset: pictures and labels.
-        folder: of the data set, see `Data`.
-    """
-    found: list[str | None] = []
-    folder = folder and folder.resolve()
-    for part, i in leaves(dataset):
-        path, origin = path_of(part, i, folder), getattr(part, "origin", None)
-        found.append(f"{origin} {part.files[i]}" if origin else f"{path} {stamp(path)}" if path else None)
-    return found
-
-
 def fingerprint(network: Classifier, transform: Transform, device: str, bf16: bool) -> bytes:
     """What changes when anything does that features depend on, but for the pictures.
 
@@ -290,12 +274,3 @@ def fingerprint(network: Classifier, transform: Transform, device: str, bf16: bo
         with seeded(seed):
             found.append(transform(picture).numpy().tobytes())
     return digest(*found)
-
-
-def digest(*parts: Any) -> bytes:
-    """16 bytes that stand for all of these."""
-    found = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        content = part if isinstance(part, bytes) else str(part).encode(errors="surrogateescape")
-        found.update(len(content).to_bytes(8, "little") + content)
-    return found.digest()

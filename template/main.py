@@ -38,6 +38,7 @@ def main(config: Config, project: Project = project) -> Run:
     from data import get_data, get_transforms, make_loaders
     from data.balance import balance
     from data.check import check
+    from data.kept import keep_pictures
     from distributed import connect, rank, synchronize, wrap
     from features import choose_views, keep_features
     from find_lr import check_find_lr, find_lr
@@ -81,6 +82,8 @@ def main(config: Config, project: Project = project) -> Run:
         weights=image_weights,
         num_workers=config.num_workers,
     )
+    if config.keep_pictures:
+        keep_pictures(data.folder, project.cache_dir, train_dl, val_dl)
 
     network, config = build_network(config, len(data.classes), findings.statistics, device, state and state["network"])
     config = choose_views(config, network)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # What may differ from the interrupted run without changing what it would have computed.
-MAY_CHANGE_ON_RESUME = ("resume", "epochs", "data_dir", "device", "num_workers", "trackers", "strict")
+MAY_CHANGE_ON_RESUME = ("resume", "epochs", "data_dir", "device", "num_workers", "keep_pictures", "trackers", "strict")
 
 
 def parse_config(argv: Sequence[str] | None = None) -> Config:

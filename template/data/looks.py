@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import imagehash
 import numpy as np
@@ -106,6 +107,21 @@ def path_of(dataset: Dataset, i: int, folder: Path | None) -> Path | None:
     return folder / dataset.files[i] if folder and type(dataset) in (Pictures, PhotoFolder) else None
 
 
+def sources_of(dataset: Dataset, folder: Path | None) -> list[str | None]:
+    """For each item what changes when its picture does; None where nobody knows.
+
+    Args:
+        dataset: pictures and labels.
+        folder: of the data set, see `Data`.
+    """
+    found: list[str | None] = []
+    folder = folder and folder.resolve()
+    for part, i in leaves(dataset):
+        path, origin = path_of(part, i, folder), getattr(part, "origin", None)
+        found.append(f"{origin} {part.files[i]}" if origin else f"{path} {stamp(path)}" if path else None)
+    return found
+
+
 def open_cache(cache_dir: Path) -> sqlite3.Connection:
     """The database of looks; one in memory where the folder cannot be written or the file is spoiled."""
     table = "CREATE TABLE IF NOT EXISTS looks_v2 (path BLOB PRIMARY KEY, stamp TEXT, look TEXT)"
@@ -136,6 +152,15 @@ def stamp(path: Path) -> str | None:
     except OSError:
         return None
     return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def digest(*parts: Any) -> bytes:
+    """16 bytes that stand for all of these."""
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        content = part if isinstance(part, bytes) else str(part).encode(errors="surrogateescape")
+        found.update(len(content).to_bytes(8, "little") + content)
+    return found.digest()
 
 
 class Looking(Dataset):

@@ -1,0 +1,81 @@
+"""Pictures decoded and scaled once, for trainings that see them in every epoch: `--keep-pictures`."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Subset
+from torchvision.transforms import v2
+
+from data import images
+from data.looks import digest, sources_of
+from data.splits import labels
+from utils import UserError
+
+
+class Kept(Subset):
+    """All of a data set; its pictures are scaled already, where a file of their own holds them so.
+
+    The transform, which begins with that, finds nothing left to do then and gives what it would have given.
+    """
+
+    def __init__(self, dataset: Dataset, scale: v2.Transform, files: Sequence[Path]) -> None:
+        """Nothing is read yet.
+
+        Args:
+            dataset: pictures and labels.
+            scale: picture → tensor (3, H, W) of uint8.
+            files: where each picture is kept.
+        """
+        super().__init__(dataset, range(len(dataset)))
+        self.scale, self.files, self.targets = scale, files, labels(dataset)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int | torch.Tensor]:
+        """The scaled picture and its label; what is not there yet is read, and kept if there is room for it."""
+        target = self.targets[index]
+        try:
+            pixels = np.load(self.files[index])
+        except (OSError, ValueError, EOFError):
+            pixels = self.scale(self.dataset[index][0]).numpy()
+            unfinished = self.files[index].with_suffix(f".{os.getpid()}")
+            with contextlib.suppress(OSError):
+                with open(unfinished, "wb") as file:
+                    np.save(file, pixels)
+                os.replace(unfinished, self.files[index])
+        return torch.from_numpy(pixels), target if isinstance(target, int) else torch.tensor(target)
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[torch.Tensor, int | torch.Tensor]]:
+        """Several; a Subset would ask the data set itself."""
+        return [self[i] for i in indices]
+
+
+def keep_pictures(folder: Path | None, cache_dir: Path, *loaders: DataLoader) -> None:
+    """From now on these loaders keep what they have read, in `pictures/` below the cache.
+
+    A picture is known by its file, size and time, so one that has changed is read again.
+
+    Args:
+        folder: of the data set, see `Data`.
+        cache_dir: of the project.
+        loaders: nothing has been read from them yet.
+
+    Raises:
+        UserError: nobody knows when a picture of this data set changes; or the transform does not begin by scaling.
+    """
+    for loader in loaders:
+        view = loader.dataset
+        steps = getattr(view.transform, "transforms", [])[:2]
+        if [type(step) for step in steps] != [v2.PILToTensor, v2.Resize]:
+            raise UserError("--keep-pictures needs transforms that begin with v2.PILToTensor() and v2.Resize(…)")
+        sources = sources_of(view.dataset, folder)
+        if None in sources:
+            raise UserError("--keep-pictures: what this data set makes of its files may change; leave it out")
+        origin = digest(steps, Path(images.__file__).read_bytes(), version("torchvision"), version("pillow"))
+        store = cache_dir / "pictures" / origin.hex()
+        store.mkdir(parents=True, exist_ok=True)
+        files = [store / f"{digest(source).hex()}.npy" for source in sources]
+        view.dataset = Kept(view.dataset, v2.Compose(steps), files)

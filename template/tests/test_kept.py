@@ -1,0 +1,108 @@
+"""Pictures that are kept decoded: the same training to the bit, read once, and never stale."""
+
+import csv
+import os
+import shutil
+import sys
+
+import pytest
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
+
+from data import get_data, get_transforms, make_loaders
+from data.images import read_image
+from data.kept import keep_pictures
+from data.loaders import make_loader
+from utils import UserError
+
+
+@pytest.fixture
+def read(monkeypatch) -> list[str]:
+    """Names of the photographs that were decoded for the network; grows."""
+    names: list[str] = []
+
+    def spy(path):
+        names.append(os.path.basename(path))
+        return read_image(path)
+
+    monkeypatch.setattr(sys.modules["data.imagefolder"], "read_image", spy)
+    return names
+
+
+@pytest.fixture
+def loaders(photos, tmp_path):
+    """Loaders over a copy of the drawn pictures, which keep them; each call is another training."""
+    folder = tmp_path / "copy"
+    shutil.copytree(photos, folder)
+
+    def call(**options):
+        found = get_data("imagefolder", folder)
+        train_dl, val_dl, _ = make_loaders(found, *get_transforms(32, "photographs"), num_workers=0, **options)
+        keep_pictures(folder, tmp_path / "cache", train_dl, val_dl)
+        return train_dl, val_dl
+
+    call.folder = folder
+    call.store = tmp_path / "cache" / "pictures"
+    return call
+
+
+def test_the_training_is_the_same_to_the_bit(train):
+    def figures(run) -> list[list[str]]:
+        return [[row[name] for name in row if "time" not in name] for row in csv.DictReader(run.log.open())]
+
+    plain = figures(train(run_name="plain"))
+    assert figures(train(run_name="kept", keep_pictures=True)) == plain
+    assert figures(train(run_name="again", keep_pictures=True, num_workers=2)) == plain
+
+
+def test_each_photograph_is_decoded_once(loaders, read):
+    train_dl, val_dl = loaders()
+    for _ in range(3):
+        assert sum(len(labels) for _, labels in train_dl) == 24
+    assert len(read) == 24
+    list(val_dl)
+    assert len(read) == 24 + 8
+    train_dl, val_dl = loaders(seed=1)
+    list(train_dl), list(val_dl)
+    assert len(read) == 24 + 8  # neither does the next training decode one
+
+
+def test_a_photograph_that_has_changed_is_decoded_again_and_it_alone(loaders, read):
+    list(loaders()[0])
+    read.clear()
+    file = loaders.folder / "train" / "hero" / "003.jpg"
+    shutil.copy(loaders.folder / "train" / "hero" / "004.jpg", file)
+    list(loaders()[0])
+    assert read == ["003.jpg"]
+
+
+def test_what_is_spoiled_or_cannot_be_kept_is_decoded_again(loaders, read, monkeypatch):
+    list(loaders()[0])
+    for number, file in enumerate(sorted(loaders.store.rglob("*.npy"))[:3]):
+        file.write_bytes(file.read_bytes()[: 200 * number])
+    read.clear()
+    list(loaders()[0])
+    assert len(read) == 3
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    shutil.rmtree(loaders.store)
+    monkeypatch.setattr("data.kept.np.save", full)
+    train_dl, _ = loaders()
+    assert [len(labels) for _, labels in train_dl] == [24]
+
+
+def test_what_cannot_be_known_is_refused(photos, tmp_path):
+    class Own(Dataset):
+        targets = (0, 1)
+
+        def __len__(self) -> int:
+            return 2
+
+    _, val = get_transforms(32)
+    with pytest.raises(UserError, match="may change"):
+        keep_pictures(tmp_path, tmp_path, make_loader(Own(), val, ["a", "b"], num_workers=0))
+    own = v2.Compose([v2.RandomCrop(32), v2.PILToTensor()])
+    with pytest.raises(UserError, match="begin with"):
+        keep_pictures(tmp_path, tmp_path, make_loader(Own(), own, ["a", "b"], num_workers=0))
