@@ -3,7 +3,7 @@
 python docs/draw.py                           two minutes or so; docs/peers.png stays as it is
 python docs/draw.py --to FOLDER --epochs 1    elsewhere; all other options are main.py's
 
-docs/peers.png needs photographs and an hour: python benchmarks/peers.py --data-dir PHOTOS --picture docs/peers.png
+docs/peers.png needs photographs and half an hour: python benchmarks/peers.py --data-dir PHOTOS --picture docs/peers.png
 """
 
 import argparse

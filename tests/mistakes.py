@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from preloaded import Preloaded
+
 TEMPLATE = Path(__file__).resolve().parents[1] / "template"
 
 
@@ -107,8 +109,8 @@ MISTAKES = [
         7,
         "imgaug's random state left to itself",
         "data/transformation/ImgAugTransform.py",
-        "        rng.generator = np.random.Generator(np.random.SFC64(torch.randint(2**63 - 1, ()).item()))\n",
-        "",
+        "rng = Quick(np.random.Generator(np.random.SFC64(torch.randint(2**63 - 1, ()).item())))\n",
+        "rng = imgaug.random.get_global_rng()\n",
         "every_view_differs or views_follow",
     ),
     Mistake(
@@ -389,12 +391,13 @@ MISTAKES = [
 ]
 
 
-def caught(mistake: Mistake | None, tests: str) -> tuple[bool, str]:
+def caught(mistake: Mistake | None, tests: str, python: str | Path = sys.executable) -> tuple[bool, str]:
     """Copies the template, makes the mistake, runs the tests.
 
     Args:
         mistake: None for the template as it is.
         tests: as pytest's `-k` takes them.
+        python: that runs them.
 
     Returns:
         Whether a test failed (not: could not be run), and the end of pytest's output.
@@ -408,7 +411,7 @@ def caught(mistake: Mistake | None, tests: str) -> tuple[bool, str]:
             if text.count(mistake.right) != 1:
                 raise ValueError(f"{mistake.file} holds {text.count(mistake.right)} times: {mistake.right!r}")
             file.write_text(text.replace(mistake.right, mistake.wrong), encoding="utf-8")
-        words = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", tests, "tests"]
+        words = [python, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", tests, "tests"]
         done = subprocess.run(words, cwd=copy, capture_output=True, text=True, timeout=600)
         end = "\n".join(done.stdout.strip().splitlines()[-3:])
         return done.returncode == 1 and " failed" in end, end
@@ -416,8 +419,8 @@ def caught(mistake: Mistake | None, tests: str) -> tuple[bool, str]:
 
 def main() -> int:
     """Makes each mistake again; returns how many no test noticed."""
-    with ThreadPoolExecutor(2) as pool:
-        outcomes = list(pool.map(lambda mistake: caught(mistake, mistake.test), MISTAKES))
+    with Preloaded() as python, ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(lambda mistake: caught(mistake, mistake.test, python.bin / "python"), MISTAKES))
     for mistake, (noticed, end) in zip(MISTAKES, outcomes, strict=True):
         print(f"{'noticed' if noticed else 'MISSED '}  {mistake.what}\n         {end.splitlines()[0]}")
     missed = sum(not noticed for noticed, _ in outcomes)

@@ -12,10 +12,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HEAVY = "torch", "torchvision", "poutyne", "torchmetrics.classification", "imgaug.augmenters", "matplotlib.pyplot"
-HEAVY += "scipy.stats", "imagehash", "tyro", "pandas", "jinja2", "torch.distributed.run"
+HEAVY += "scipy.stats", "imagehash", "tyro", "pandas", "jinja2", "torch.distributed.run", "pytest"
 
 CLIENT = """#!{python} -IS
 import json, os, socket, sys
@@ -110,20 +111,18 @@ def as_python(words: list[str], cwd: str, environment: dict[str, str]) -> None:
 class Preloaded:
     """The process and its scripts, until the context is left."""
 
-    def __init__(self, folder: Path) -> None:
-        """Starts it.
-
-        Args:
-            folder: for the scripts and the socket; the path of a socket has to be short.
-        """
-        self.bin = folder / "bin"
+    def __init__(self) -> None:
+        """Starts it; what it runs has one thread, since several commands may run at a time."""
+        self.folder = tempfile.TemporaryDirectory(prefix="py")  # the path of a socket has to be short
+        self.bin = Path(self.folder.name) / "bin"
         self.bin.mkdir()
-        address = str(folder / "s")
+        address = str(self.bin.parent / "s")
         for name in ("python", "python3", "torchrun"):
             (self.bin / name).write_text(CLIENT.format(python=sys.executable, address=address))
             (self.bin / name).chmod(0o755)
         words = [sys.executable, __file__, address, str(self.bin / "python")]
-        self.server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        self.server = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
     def __enter__(self) -> "Preloaded":
         assert self.server.stdout
@@ -133,6 +132,7 @@ class Preloaded:
     def __exit__(self, *_: object) -> None:
         os.killpg(self.server.pid, signal.SIGKILL)
         self.server.communicate()
+        self.folder.cleanup()
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ class Desk:
 @pytest.fixture(scope="module")
 def desk() -> Iterator[Desk]:
     """A copy of the template with a small demo in its cache, a run named RUN, and pictures under all names in use."""
-    with tempfile.TemporaryDirectory(prefix="docs") as name, Preloaded(Path(name)) as python:
+    with tempfile.TemporaryDirectory(prefix="docs") as name, Preloaded() as python:
         home = Path(name) / "home"
         home.mkdir()
         project = copy_of_template(home / "template")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from mistakes import MISTAKES, TEMPLATE, caught
+from preloaded import Preloaded
 
 ROOT = TEMPLATE.parent
 SHARED = ROOT.parent / "shared"
@@ -201,8 +202,9 @@ def test_every_network_that_torchvision_lists_can_be_built_and_used(tmp_path):
 @pytest.fixture(scope="session")
 def outcomes() -> Iterator[dict[str, Future]]:
     """What becomes of each mistake, two at a time in the background."""
-    with ThreadPoolExecutor(2) as pool:
-        yield {mistake.what: pool.submit(caught, mistake, mistake.test) for mistake in MISTAKES}
+    with Preloaded() as python, ThreadPoolExecutor(2) as pool:
+        command = python.bin / "python"
+        yield {mistake.what: pool.submit(caught, mistake, mistake.test, command) for mistake in MISTAKES}
         pool.shutdown(cancel_futures=True)
 
 
