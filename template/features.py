@@ -215,7 +215,9 @@ def compute(
             with torch.no_grad():
                 features = network.eval().features(images.to(device, non_blocking=True)).half().cpu().numpy()
             if not np.isfinite(features).all():
-                raise UserError("the features of this network are too large to be kept; give --views fresh")
+                raise UserError(
+                    "the features of this network are too large to be kept; freeze less of it, with --freeze"
+                )
             file = file or open(store / f"{uuid.uuid4().hex}.{features.shape[1]}", "ab")  # noqa: SIM115
             records = np.empty(len(keys), record(features.shape[1]))
             records["key"], records["features"] = keys, features

@@ -55,7 +55,7 @@ def main(config: Config, project: Project = project) -> Run:
     connect(device, config.batch_size)
     if config.compile:
         check_compile(device)
-    check_find_lr(config.find_lr)
+    check_find_lr(config.find_lr and not config.resume)
     metrics = {name: lookup(name, METRICS, "metric") for name in config.metrics}
     check_trackers(config.trackers)
     before = Run(config.resume) if config.resume else None
@@ -107,8 +107,7 @@ def main(config: Config, project: Project = project) -> Run:
             device=device,
         )
         train, val = train_dl, val_dl
-        if network.frozen:
-            val = keep_features(network, val_dl, data.folder, project.cache_dir)
+        val = keep_features(network, val_dl, data.folder, project.cache_dir) if network.frozen else val
         if config.views != "fresh":
             train = keep_features(network, train_dl, data.folder, project.cache_dir, config.views, config.seed)
         if config.find_lr and not state:

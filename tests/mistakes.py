@@ -109,7 +109,7 @@ MISTAKES = [
         7,
         "imgaug's random state left to itself",
         "data/transformation/ImgAugTransform.py",
-        "rng = Quick(np.random.Generator(np.random.SFC64(torch.randint(2**63 - 1, ()).item())))\n",
+        "rng = Quick(torch.randint(2**63 - 1, ()).item())\n",
         "rng = imgaug.random.get_global_rng()\n",
         "every_view_differs or views_follow",
     ),

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from torchvision.datasets import ImageFolder
@@ -35,7 +36,12 @@ class PhotoFolder(ImageFolder):
             UserError: there is no class folder.
         """
         self.known = list(classes)
-        super().__init__(str(root), loader=read_image, is_valid_file=self.is_shown, allow_empty=True)
+        super().__init__(
+            str(root),
+            loader=partial(read_image, draft=type(self) is PhotoFolder),
+            is_valid_file=self.is_shown,
+            allow_empty=True,
+        )
         data_dir = Path(data_dir or Path(root).parent)
         self.files = [Path(path).relative_to(data_dir).as_posix() for path, _ in self.samples]
 

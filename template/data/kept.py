@@ -1,7 +1,7 @@
 """Pictures decoded and scaled once, for trainings that see them in every epoch: `--keep-pictures`."""
 
-import contextlib
 import os
+import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -12,9 +12,12 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms import v2
 
 from data import images
+from data.images import no_larger_than_needed
 from data.looks import digest, sources_of
 from data.splits import labels
 from utils import UserError
+
+SPARE = 2**30  # bytes of the disk that are left to others
 
 
 class Kept(Subset):
@@ -40,13 +43,21 @@ class Kept(Subset):
         try:
             pixels = np.load(self.files[index])
         except (OSError, ValueError, EOFError):
-            pixels = self.scale(self.dataset[index][0]).numpy()
-            unfinished = self.files[index].with_suffix(f".{os.getpid()}")
-            with contextlib.suppress(OSError):
+            with no_larger_than_needed(self.scale):
+                pixels = self.scale(self.dataset[index][0]).numpy()
+            self.keep(self.files[index], pixels)
+        return torch.from_numpy(pixels), target if isinstance(target, int) else torch.tensor(target)
+
+    def keep(self, path: Path, pixels: np.ndarray) -> None:
+        """Writes a file, unless the disk is about to be full: a run needs room for more important ones."""
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        try:
+            if shutil.disk_usage(path.parent).free > SPARE:
                 with open(unfinished, "wb") as file:
                     np.save(file, pixels)
-                os.replace(unfinished, self.files[index])
-        return torch.from_numpy(pixels), target if isinstance(target, int) else torch.tensor(target)
+                os.replace(unfinished, path)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
 
     def __getitems__(self, indices: list[int]) -> list[tuple[torch.Tensor, int | torch.Tensor]]:
         """Several; a Subset would ask the data set itself."""

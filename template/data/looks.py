@@ -117,7 +117,7 @@ def sources_of(dataset: Dataset, folder: Path | None) -> list[str | None]:
     found: list[str | None] = []
     folder = folder and folder.resolve()
     for part, i in leaves(dataset):
-        path, origin = path_of(part, i, folder), getattr(part, "origin", None)
+        path, origin = path_of(part, i, folder), getattr(part, "unchanging_origin", None)
         found.append(f"{origin} {part.files[i]}" if origin else f"{path} {stamp(path)}" if path else None)
     return found
 

@@ -17,14 +17,14 @@ class Published(Dataset):
     """One part of a torchvision data set, as the rest of the template expects it: pictures in RGB, labels as int."""
 
     def __init__(self, dataset: Dataset, part: str) -> None:
-        """Takes the part over. Its `origin` says what it is: such pictures never change.
+        """Takes the part over. `unchanging_origin` says what it is: such pictures never change.
 
         Args:
             dataset: items are (PIL image, int).
             part: the name it was published under, such as "train".
         """
         self.dataset = dataset
-        self.origin = f"{type(dataset).__name__} in {Path(dataset.root).resolve()}"
+        self.unchanging_origin = f"{type(dataset).__name__} in {Path(dataset.root).resolve()}"
         targets = dataset.targets if hasattr(dataset, "targets") else dataset._labels
         self.targets = torch.as_tensor(targets).tolist()
         self.files = [f"{part}/{i}" for i in range(len(self.targets))]

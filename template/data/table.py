@@ -35,7 +35,7 @@ class Pictures(Dataset):
     def __getitem__(self, index: int) -> tuple[Image.Image, int | torch.Tensor]:
         """One picture and its label: an int, or (n_classes,) of int64."""
         target = self.targets[index]
-        image = read_image(self.data_dir / self.files[index])
+        image = read_image(self.data_dir / self.files[index], draft=type(self) is Pictures)
         return image, target if isinstance(target, int) else torch.tensor(target)
 
 

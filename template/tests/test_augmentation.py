@@ -83,6 +83,7 @@ def test_drawing_views_leaves_the_generator_of_the_network_alone():
 AUGMENTERS = {
     "one's own seed": iaa.Sequential([iaa.Affine(rotate=(-30, 30), seed=1)], seed=2),
     "nested": iaa.Sequential([iaa.SomeOf(1, [iaa.AdditiveGaussianNoise(scale=(5, 20)), iaa.CoarseDropout(0.2)])]),
+    "two that draw from copies": iaa.Sequential([iaa.PerspectiveTransform(0.1), iaa.PerspectiveTransform(0.1)]),
     "hidden parts": iaa.MultiplyAndAddToBrightness(),
     "random order": iaa.Sequential([iaa.Affine(rotate=(-9, 9)), iaa.GaussianBlur((0, 2))], random_order=True),
 }

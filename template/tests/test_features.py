@@ -188,7 +188,7 @@ def test_features_beyond_float16_are_refused(kept):
     network = network_of(2)
     with torch.no_grad():
         network.backbone[3].weight.mul_(1e6)
-    with pytest.raises(UserError, match="--views fresh"):
+    with pytest.raises(UserError, match="--freeze"):
         kept("val", network)
 
 

@@ -21,9 +21,9 @@ def read(monkeypatch) -> list[str]:
     """Names of the photographs that were decoded for the network; grows."""
     names: list[str] = []
 
-    def spy(path):
+    def spy(path, **options):
         names.append(os.path.basename(path))
-        return read_image(path)
+        return read_image(path, **options)
 
     monkeypatch.setattr(sys.modules["data.imagefolder"], "read_image", spy)
     return names
@@ -84,13 +84,16 @@ def test_what_is_spoiled_or_cannot_be_kept_is_decoded_again(loaders, read, monke
     list(loaders()[0])
     assert len(read) == 3
 
-    def full(*_):
+    def full(file, _):
+        file.write(b"half of it")
         raise OSError(28, "No space left on device")
 
     shutil.rmtree(loaders.store)
-    monkeypatch.setattr("data.kept.np.save", full)
-    train_dl, _ = loaders()
-    assert [len(labels) for _, labels in train_dl] == [24]
+    for where, what in ("data.kept.np.save", full), ("data.kept.SPARE", 2**62):
+        monkeypatch.setattr(where, what)
+        train_dl, _ = loaders()
+        assert [len(labels) for _, labels in train_dl] == [24]
+        assert not [file for file in loaders.store.rglob("*") if file.is_file()]
 
 
 def test_what_cannot_be_known_is_refused(photos, tmp_path):
