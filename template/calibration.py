@@ -1,7 +1,7 @@
 """How far the probabilities of a network can be believed, and when it had better say that it is not sure."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from scipy import stats
 from torch.nn import functional
 
 from Project import Run
-from utils import UserError, read_json, write_json
+from utils import UserError, read_json
 
 
 @dataclass(frozen=True)
@@ -145,11 +145,6 @@ def f1_interval(hits: int, false: int, missed: int) -> tuple[float, float]:
     """The same for F1: it rises with the share of hits among hits, false alarms and missed ones, F1 = 2 s / (1 + s)."""
     low, high = interval(hits, hits + false + missed)
     return 2 * low / (1 + low), 2 * high / (1 + high)
-
-
-def save_calibration(run: Run, calibration: Calibration) -> None:
-    """Keeps it with the run."""
-    write_json(run.calibration, asdict(calibration))
 
 
 def load_calibration(run: Run) -> Calibration:

@@ -75,7 +75,7 @@ def wait() -> None:
         barrier()
 
 
-def shares() -> list[tuple[int, int]]:
+def turns() -> list[tuple[int, int]]:
     """How work whose results are files is shared out: (which part is this process's, of how many), twice.
 
     First among all processes. What a process does not find then, because it lies on another machine's disk, is shared

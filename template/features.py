@@ -2,7 +2,7 @@
 
 Of each training picture a few augmented views are kept, of each for validation the picture itself. They lie in the
 cache and serve every later run, as long as nothing has changed that they depend on. `--views fresh` computes a new view
-of each picture in each epoch instead.
+of each training picture in each epoch instead.
 """
 
 import atexit
@@ -13,7 +13,6 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from config import Config
@@ -29,9 +28,9 @@ from data.loaders import View, one_thread
 from data.looks import digest, sources_of
 from data.splits import file_names, labels
 from data.transformation import Transform
-from distributed import from_first, shares, wait
+from distributed import from_first, turns, wait
 from models import Classifier
-from utils import UserError, seeded
+from utils import UserError, seeded, versions
 
 VIEWS = 2  # by default; more gain nothing that can be measured, see the README
 
@@ -72,18 +71,14 @@ class FeatureLoader:
         """
         self.pictures, self.network, self.features = pictures, network, features
         self.labels = torch.tensor(labels(pictures.dataset.dataset))
+        self.sampler = pictures.sampler
 
     def __len__(self) -> int:
         """Number of batches."""
         return len(self.pictures)
 
-    @property
-    def sampler(self) -> Sampler:
-        """Which pictures, and in which order."""
-        return self.pictures.sampler
-
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Batches (features, labels), float16 (N, n_features) and int64 (N,); of several views any one."""
+        """Batches (features, labels), float16 (N, n_features) and int64 (N,) or (N, C); of several views any one."""
         if not self.network.frozen:
             yield from self.pictures
             return
@@ -174,7 +169,7 @@ def keep_features(
     seeds = [[int.from_bytes(digest(seed, i, name)[:7]) for i in range(views)] if views else [None] for name in names]
     keys = np.array([[digest(source, one) for one in row] for source, row in zip(sources, seeds, strict=True)], "S16")
     features = Features(store, keys)
-    for number, count in shares():
+    for number, count in turns():
         mine = features.missing[number::count].tolist()
         if mine:
             compute(network, bf16, Views(view, seeds, keys), mine, store, pictures)
@@ -265,11 +260,7 @@ def fingerprint(network: Classifier, transform: Transform, device: str, bf16: bo
             found += [name, value.dtype, tuple(value.shape), value.cpu().contiguous().numpy().tobytes()]
     here = Path(__file__).resolve().parent
     found += [file.read_bytes() for name in ("data", "models") for file in sorted((here / name).rglob("*.py"))]
-    for package in ("torch", "torchvision", "timm", "imaug", "opencv-python-headless", "numpy", "pillow"):
-        try:
-            found.append(version(package))
-        except PackageNotFoundError:
-            found.append(None)
+    found.append(versions("torch", "torchvision", "timm", "imaug", "opencv-python-headless", "numpy", "pillow"))
     noise = np.random.default_rng(0).integers(256, size=(12, 16, 3), dtype=np.uint8)
     picture = Image.fromarray(noise).resize((400, 300))
     for seed in range(8):

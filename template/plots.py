@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from calibration import Bins
 
-# Columns of log.csv that Timing writes, and what they are called.
+# Columns of log.csv that callbacks/Log.py adds, and what they are called.
 TIMES = {"wait_time": "waiting for pictures", "train_time": "training", "val_time": "validation"}
 
 

@@ -10,9 +10,10 @@ import glob
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -99,7 +100,11 @@ def main(options: Options) -> None:
     with ExitStack() as stack:
         writers: list[Callable[[Path, Answer], None]] = []
         progress = stack.enter_context(tqdm(total=len(files), leave=False, dynamic_ncols=True, disable=None))
-        writers.append(lambda file, answer: progress.write("  ".join([str(file), *map(str, first(answer))])))
+        writers.append(
+            lambda file, answer: progress.write(
+                "  ".join([str(file), *(f"{name}  {p}" for name, p in lines_of(answer))])
+            )
+        )
         if options.csv:
             writers.append(csv_writer(stack.enter_context(replacing(options.csv))))
         if options.json:
@@ -172,11 +177,6 @@ def lines_of(answer: Answer) -> list[tuple[str, str]]:
     return [("|".join(name for name, _ in answer.classes), "|".join(f"{p:.6f}" for _, p in answer.classes))]
 
 
-def first(answer: Answer) -> list[str]:
-    """The answer for people, on one line."""
-    return [f"{name}  {p}" for name, p in lines_of(answer)]
-
-
 def csv_writer(file: IO[str]) -> Callable[[Path, Answer], None]:
     """Begins a table; returns what adds a picture to it."""
     writer = csv.writer(file)
@@ -190,13 +190,14 @@ def csv_writer(file: IO[str]) -> Callable[[Path, Answer], None]:
 
 def json_writer(stack: ExitStack, file: IO[str]) -> Callable[[Path, Answer], None]:
     """Begins a JSON list; returns what adds a picture to it. It is closed when the stack is."""
-    separators: Iterator[str] = iter(["[\n"])
-    stack.callback(lambda: file.write(next(separators, "") + "\n]\n"))
+    separators = chain([""], repeat(",\n"))
+    file.write("[\n")
+    stack.callback(lambda: file.write("\n]\n"))
 
     def write(path: Path, answer: Answer) -> None:
         found = [{"class": name, "probability": round(p, 6)} for name, p in answer.classes]
         entry: dict[str, Any] = {"file": str(path), "sure": answer.sure, "classes": found}
-        file.write(next(separators, ",\n") + json.dumps(entry, ensure_ascii=False))
+        file.write(next(separators) + json.dumps(entry, ensure_ascii=False))
 
     return write
 

@@ -10,7 +10,7 @@ from poutyne import Model
 from torch.utils.data import DataLoader
 
 import plots
-from calibration import Calibration, calibrate, save_calibration
+from calibration import Calibration, calibrate
 from callbacks import MONITOR
 from data.check import Findings
 from distributed import rank
@@ -73,7 +73,7 @@ def write_report(
         write_json(run.thresholds, thresholds)
     else:
         calibration = calibrate(*of_val, risk)
-        save_calibration(run, calibration)
+        write_json(run.calibration, asdict(calibration))
     val, test = (score(*predicted, loss, thresholds, calibration.temperature) for predicted in (of_val, of_test))
     best = best_epoch(log)
     metrics = {"best_epoch": best, "epochs": len(log["epoch"]), **val.named("val"), **test.named("test")}

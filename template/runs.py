@@ -8,14 +8,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from config import Config, dashes, parse
 from distributed import from_first, rank
 from Project import Project, Run
-from utils import UserError, brief, read_json, replacing, write_json
+from utils import UserError, brief, read_json, replacing, versions, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,12 +97,7 @@ def load_config(run: Run) -> Config:
 
 def describe(config: Config) -> dict[str, Any]:
     """What goes into config.json: the options, the command, the versions of the libraries, the git commit if any."""
-    versions = {"python": sys.version.split()[0]}
-    for package in ("torch", "torchvision", "poutyne", "imaug", "numpy", "pillow"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
+    found = versions("torch", "torchvision", "poutyne", "imaug", "numpy", "pillow")
     git = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         commit = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
@@ -111,7 +105,7 @@ def describe(config: Config) -> dict[str, Any]:
         commit = None
     options = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
     del options["resume"]  # where it was resumed from is here
-    return {"options": options, "versions": versions, "git_commit": commit}
+    return {"options": options, "versions": {"python": sys.version.split()[0], **found}, "git_commit": commit}
 
 
 def choose_dataset(config: Config, project: Project) -> Config:

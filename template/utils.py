@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -37,6 +38,17 @@ class RunError(Exception):
 def brief(error: Exception) -> str:
     """What the error says and of what kind it is, in one line of bearable length."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def versions(*packages: str) -> dict[str, str | None]:
+    """Which ones are installed; None for a package that is not."""
+    found: dict[str, str | None] = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
 
 
 def lookup(name: str, registry: Mapping[str, Item], what: str) -> Item:

@@ -12,7 +12,7 @@ from poutyne import Logger
 from torch.utils.data import DataLoader
 
 from Project import Run
-from utils import UserError, brief, read_json
+from utils import brief, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -29,18 +29,11 @@ class CometCallback(Logger):
             run: its options are logged; the archive and the experiment's key are kept in its folder `comet/`.
             env_file: may hold COMET_API_KEY, COMET_WORKSPACE, COMET_PROJECT_NAME.
             val_dl: not needed.
-
-        Raises:
-            UserError: comet_ml is not installed.
         """
         super().__init__()
         os.environ.setdefault("COMET_DISABLE_AUTO_LOGGING", "1")  # we say what is logged; must be set before the import
-        try:
-            import comet_ml
-            from dotenv import dotenv_values
-        except ImportError as error:
-            install = "pip install comet_ml python-dotenv"
-            raise UserError(f"{error.name} is not installed; {install}, or use --trackers none") from error
+        import comet_ml
+        from dotenv import dotenv_values
 
         for name, value in dotenv_values(env_file).items():
             if value:  # one that is left empty must not hide Comet's own configuration

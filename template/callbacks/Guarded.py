@@ -8,6 +8,8 @@ from utils import UserError, brief
 
 logger = logging.getLogger(__name__)
 
+PACKAGES = {"dotenv": "python-dotenv"}  # where it has another name than what is imported
+
 
 class Guarded:
     """Passes every call on to a tracker until one fails; after that only `end` is still tried."""
@@ -20,13 +22,15 @@ class Guarded:
             start: returns the tracker.
 
         Raises:
-            UserError: the tracker is not installed; any other failure is a warning.
+            UserError: what it needs is not installed; any other failure is a warning.
         """
         self.name, self.tracker, self.failed = name, None, False
         try:
             self.tracker = start()
-        except UserError:
-            raise
+        except ImportError as error:
+            package = (error.name or name).partition(".")[0]
+            install = f"pip install {PACKAGES.get(package, package)}"
+            raise UserError(f"{package} is not installed; {install}, or choose other --trackers") from error
         except Exception as error:
             self.fail(error)
 

@@ -10,7 +10,7 @@ from poutyne import MLFlowLogger
 from torch.utils.data import DataLoader
 
 from Project import Run
-from utils import UserError, read_json
+from utils import read_json
 
 
 class MLflowCallback(MLFlowLogger):
@@ -23,15 +23,10 @@ class MLflowCallback(MLFlowLogger):
             run: its options are logged, and its folder `mlflow/` remembers which run it is.
             env_file: may hold MLFLOW_TRACKING_URI and what the server asks for.
             val_dl: not needed.
-
-        Raises:
-            UserError: mlflow is not installed.
         """
-        try:
-            import mlflow  # noqa: F401
-            from dotenv import load_dotenv
-        except ImportError as error:
-            raise UserError("mlflow is not installed; pip install mlflow, or choose other trackers") from error
+        import mlflow  # noqa: F401
+        from dotenv import load_dotenv
+
         load_dotenv(env_file)
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # a server that is gone must not hold up the run
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")

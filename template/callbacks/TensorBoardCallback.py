@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 import plots
 from Project import Run
-from utils import UserError, class_names
+from utils import class_names
 
 
 class TensorBoardCallback(TensorBoardLogger):
@@ -24,16 +24,9 @@ class TensorBoardCallback(TensorBoardLogger):
             run: gets a folder `tensorboard/`; look at it with `tensorboard --logdir checkpoint`.
             env_file: not needed.
             val_dl: some of its pictures are shown with what the network takes them for.
-
-        Raises:
-            UserError: tensorboard is not installed.
         """
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise UserError(
-                "tensorboard is not installed; pip install tensorboard, or choose other trackers"
-            ) from error
+        from torch.utils.tensorboard import SummaryWriter
+
         super().__init__(SummaryWriter(str(run / "tensorboard")), split_train_val=True)
         size = len(val_dl.dataset)
         chosen = [val_dl.dataset[i * size // min(16, size)] for i in range(min(16, size))]

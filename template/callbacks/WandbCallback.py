@@ -12,7 +12,7 @@ from poutyne import WandBLogger
 from torch.utils.data import DataLoader
 
 from Project import Run
-from utils import UserError, read_json
+from utils import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -27,15 +27,10 @@ class WandbCallback(WandBLogger):
             run: its options are logged, and its folder `wandb/` remembers which run it is.
             env_file: may hold WANDB_API_KEY, WANDB_PROJECT, WANDB_ENTITY.
             val_dl: not needed.
-
-        Raises:
-            UserError: wandb is not installed.
         """
-        try:
-            import wandb
-            from dotenv import load_dotenv
-        except ImportError as error:
-            raise UserError("wandb is not installed; pip install wandb, or choose other trackers") from error
+        import wandb
+        from dotenv import load_dotenv
+
         load_dotenv(env_file)
         self.wandb, self.kept = wandb, run
         (run / "wandb").mkdir(exist_ok=True)

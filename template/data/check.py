@@ -87,9 +87,8 @@ def check(data: Data, cache_dir: Path, config: Config) -> Findings:
         others = f" ({len(findings.reasons) - 1} more cannot be read)" if len(findings.reasons) > 1 else ""
         raise UserError(f"{findings.reasons[0]}{others}")
     for split, names in findings.missing_classes.items():
-        message = (
-            f"no picture to {({'train': 'train with', 'val': 'validate', 'test': 'test'})[split]}: {shorten(names)}"
-        )
+        purpose = {"train": "train with", "val": "validate", "test": "test"}[split]
+        message = f"no picture to {purpose}: {shorten(names)}"
         if config.strict or split == "train":
             raise UserError(message)
         logger.warning("%s", message)

@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from data import images
 from data.images import no_larger_than_needed
 from data.looks import digest, sources_of
 from data.splits import labels
-from utils import UserError
+from utils import UserError, versions
 
 SPARE = 2**30  # bytes of the disk that are left to others
 
@@ -85,7 +84,7 @@ def keep_pictures(folder: Path | None, cache_dir: Path, *loaders: DataLoader) ->
         sources = sources_of(view.dataset, folder)
         if None in sources:
             raise UserError("--keep-pictures: what this data set makes of its files may change; leave it out")
-        origin = digest(steps, Path(images.__file__).read_bytes(), version("torchvision"), version("pillow"))
+        origin = digest(steps, Path(images.__file__).read_bytes(), versions("torchvision", "pillow"))
         store = cache_dir / "pictures" / origin.hex()
         store.mkdir(parents=True, exist_ok=True)
         files = [store / f"{digest(source).hex()}.npy" for source in sources]

@@ -13,21 +13,6 @@ from plots import image_grid
 from utils import class_names, show_figure
 
 
-class Repeated(Dataset):
-    """One picture, many times."""
-
-    def __init__(self, picture: Image.Image, n: int) -> None:
-        self.picture, self.n = picture, n
-
-    def __len__(self) -> int:
-        """How many times."""
-        return self.n
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """The picture, with the label 0."""
-        return self.picture, 0
-
-
 def count_views(
     picture: Image.Image, transform: Transform, n: int = 32, epochs: int = 2, num_workers: int = 4
 ) -> tuple[int, int]:
@@ -47,7 +32,7 @@ def count_views(
         The number of different views, and that of all.
     """
     sampler = EpochSampler(n, seed=0)
-    loader = make_loader(Repeated(picture, n), transform, [""], batch_size=1, num_workers=num_workers, sampler=sampler)
+    loader = make_loader([(picture, 0)] * n, transform, [""], batch_size=1, num_workers=num_workers, sampler=sampler)
     views = [hashlib.sha256(view.numpy().tobytes()).digest() for _ in range(epochs) for view, _ in loader]
     return len(set(views)), len(views)
 

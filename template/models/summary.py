@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 import torchsummary
 from torch import nn
 
+from models.classifier import n_parameters
 from utils import brief
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,5 @@ def summarize(network: nn.Module, image_size: int) -> str:
     except Exception as error:  # a table is no reason to stop
         logger.warning("torchsummary cannot draw this network (%s)", brief(error))
         printed = io.StringIO()
-    parameters = list(network.parameters())
-    count = sum(p.numel() for p in parameters)
-    training = sum(p.numel() for p in parameters if p.requires_grad)
-    return f"{printed.getvalue()}{count:,} parameters, of which {training:,} train\n"
+    training = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return f"{printed.getvalue()}{n_parameters(network):,} parameters, of which {training:,} train\n"

@@ -19,4 +19,4 @@ def test_the_focal_loss_cares_less_for_what_is_easy():
 def test_the_focal_loss_takes_no_mixed_labels():
     mixing = pytest.importorskip("models.mixing")
     with pytest.raises(UserError, match="takes probabilities"):
-        mixing.Mixing("mixup", 4).mixed(get_loss("focal"))
+        mixing.mix("mixup", None, get_loss("focal"), 4)

@@ -34,7 +34,8 @@ def test_tensorboard_gets_batches_epochs_and_pictures(train):
 
 
 def test_without_tensorboard_it_is_said_how_to_get_it(train, project, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     with pytest.raises(UserError, match="tensorboard is not installed; pip install tensorboard"):
         train(trackers=("tensorboard",))
     assert not list(project.checkpoint_dir.iterdir())
