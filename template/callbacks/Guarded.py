@@ -22,11 +22,13 @@ class Guarded:
             start: returns the tracker.
 
         Raises:
-            UserError: what it needs is not installed; any other failure is a warning.
+            UserError: what it needs is not installed, or its own; any other failure is a warning.
         """
         self.name, self.tracker, self.failed = name, None, False
         try:
             self.tracker = start()
+        except UserError:
+            raise
         except ImportError as error:
             package = (error.name or name).partition(".")[0]
             install = f"pip install {PACKAGES.get(package, package)}"
