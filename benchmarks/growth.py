@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "template"))
 
 
-def draw(folder: Path, n: int) -> None:
+def draw(folder: Path, n: int, size: tuple[int, int] = (128, 128)) -> None:
     """Makes n pictures: four fifths to train with, the rest to validate and test; no two are alike."""
     import numpy as np
     from PIL import Image
@@ -30,7 +30,7 @@ def draw(folder: Path, n: int) -> None:
         path = folder / ("val" if i % 5 == 0 else "train") / "ab"[i // 5 % 2] / f"{i}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         coarse = rng.integers(256, size=(8, 8, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((128, 128), Image.Resampling.BICUBIC).save(path, quality=85)
+        Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path, quality=85)
 
 
 def run_one(data_dir: Path) -> None:

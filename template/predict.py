@@ -98,13 +98,12 @@ def main(options: Options) -> None:
 
     broken: list[str] = []
     with ExitStack() as stack:
-        writers: list[Callable[[Path, Answer], None]] = []
         progress = stack.enter_context(tqdm(total=len(files), leave=False, dynamic_ncols=True, disable=None))
-        writers.append(
-            lambda file, answer: progress.write(
-                "  ".join([str(file), *(f"{name}  {p}" for name, p in lines_of(answer))])
-            )
-        )
+
+        def show(file: Path, answer: Answer) -> None:
+            progress.write("  ".join([str(file), *(f"{name}  {p}" for name, p in lines_of(answer))]))
+
+        writers: list[Callable[[Path, Answer], None]] = [show]
         if options.csv:
             writers.append(csv_writer(stack.enter_context(replacing(options.csv))))
         if options.json:

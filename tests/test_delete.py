@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 from mistakes import TEMPLATE
+from preloaded import HEAVY
 
 SECTION = (TEMPLATE / "README.md").read_text(encoding="utf-8").partition("\n## What may go\n")[2].partition("\n## ")[0]
 IMPORTS = """
@@ -36,8 +37,6 @@ def test_every_module_can_be_imported():
         if not name.startswith("tests."):
             importlib.import_module(name.removesuffix(".__init__"))
 """
-HEAVY = ["torch", "torchvision", "poutyne", "torchmetrics.classification", "imgaug.augmenters", "matplotlib.pyplot"]
-HEAVY += ["scipy.stats", "imagehash", "pandas", "jinja2", "pytest"]
 QUICK = "every_module_can_be_imported or (help_needs_nothing_heavy and main) or final_figures_are_counts"
 
 
@@ -155,7 +154,7 @@ def passes_quickly(row: Row) -> None:
 def outcomes() -> Iterator[dict[Row, Future]]:
     """What becomes of a copy without each row, two at a time in the background."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(HEAVY)
+    context.set_forkserver_preload([*HEAVY])
     with ProcessPoolExecutor(2, context, max_tasks_per_child=1) as pool:
         yield {row: pool.submit(passes_quickly, row) for row in ROWS}
         pool.shutdown(cancel_futures=True)

@@ -1,8 +1,8 @@
 """Pictures decoded and scaled once, for trainings that see them in every epoch: `--keep-pictures`."""
 
-import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +11,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms import v2
 
 from data import images
-from data.images import no_larger_than_needed
 from data.looks import digest, sources_of
 from data.splits import labels
-from utils import UserError, versions
+from utils import UserError, replacing, versions
 
 SPARE = 2**30  # bytes of the disk that are left to others
 
@@ -42,21 +41,17 @@ class Kept(Subset):
         try:
             pixels = np.load(self.files[index])
         except (OSError, ValueError, EOFError):
-            with no_larger_than_needed(self.scale):
+            with images.no_larger_than_needed(self.scale):
                 pixels = self.scale(self.dataset[index][0]).numpy()
             self.keep(self.files[index], pixels)
         return torch.from_numpy(pixels), target if isinstance(target, int) else torch.tensor(target)
 
     def keep(self, path: Path, pixels: np.ndarray) -> None:
         """Writes a file, unless the disk is about to be full: a run needs room for more important ones."""
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        try:
+        with suppress(OSError):
             if shutil.disk_usage(path.parent).free > SPARE:
-                with open(unfinished, "wb") as file:
+                with replacing(path, "wb") as file:
                     np.save(file, pixels)
-                os.replace(unfinished, path)
-        except OSError:
-            unfinished.unlink(missing_ok=True)
 
     def __getitems__(self, indices: list[int]) -> list[tuple[torch.Tensor, int | torch.Tensor]]:
         """Several; a Subset would ask the data set itself."""
