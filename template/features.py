@@ -11,20 +11,18 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from config import Config
-from data.loaders import View, one_thread
 from data.looks import digest, sources_of
 from data.splits import file_names, labels
 from data.transformation import Transform
@@ -170,82 +168,59 @@ def keep_features(
     keys = np.array([[digest(source, one) for one in row] for source, row in zip(sources, seeds, strict=True)], "S16")
     features = Features(store, keys)
     for number, count in turns():
-        mine = features.missing[number::count].tolist()
-        if mine:
-            compute(network, bf16, Views(view, seeds, keys), mine, store, pictures)
+        mine = features.missing[number::count]
+        if len(mine):
+            compute(network, bf16, pictures, [(i, seeds[i]) for i in mine.tolist()], keys[mine], store)
         wait()
         features = Features(store, keys)
     return FeatureLoader(pictures, network, features)
 
 
 def compute(
-    network: Classifier, bf16: bool, views: "Views", indices: Sequence[int], store: Path, pictures: DataLoader
+    network: Classifier,
+    bf16: bool,
+    pictures: DataLoader,
+    asked: list[tuple[int, list[int | None]]],
+    keys: np.ndarray,
+    store: Path,
 ) -> None:
     """Adds a file of features to the store.
 
     Args:
         network: frozen, on its device.
         bf16: whether to compute in bfloat16.
-        views: of all pictures.
-        indices: which of them.
+        pictures: their loader.
+        asked: indices of pictures, and seeds of all views of each.
+        keys: (pictures, views), under which they are kept.
         store: the folder.
-        pictures: their loader: as many processes, about as large batches.
     """
-    per_picture = len(views.seeds[0])
-    loader = DataLoader(
-        views,
-        batch_size=max(1, pictures.batch_size // per_picture),
-        sampler=indices,
-        num_workers=pictures.num_workers,
-        collate_fn=flatten,
-        worker_init_fn=one_thread,
-        pin_memory=pictures.pin_memory,
-    )
-    what = f"features of {per_picture} views" if per_picture > 1 else "features"
-    bar = tqdm(total=len(indices), desc=what, leave=False, dynamic_ncols=True, disable=None)
-    before, network.bf16 = network.bf16, bf16
-    device, file = network.normalize.mean.device, None
+    n_views = keys.shape[1]
+    what = f"features of {n_views} views" if n_views > 1 else "features"
+    bar = tqdm(total=len(asked), desc=what, leave=False, dynamic_ncols=True, disable=None)
+    before, network.bf16, pictures.sampler.asked = network.bf16, bf16, asked
+    device, file, rest = network.normalize.mean.device, None, keys
     try:
-        for keys, images in loader:
+        for images, _ in pictures:
+            batches = images.flatten(0, 1).split(pictures.batch_size)
             with torch.no_grad():
-                features = network.eval().features(images.to(device, non_blocking=True)).half().cpu().numpy()
+                found = [network.eval().features(batch.to(device, non_blocking=True)).half().cpu() for batch in batches]
+            features = torch.cat(found).numpy()
             if not np.isfinite(features).all():
                 raise UserError(
                     "the features of this network are too large to be kept; freeze less of it, with --freeze"
                 )
             file = file or open(store / f"{uuid.uuid4().hex}.{features.shape[1]}", "ab")  # noqa: SIM115
-            records = np.empty(len(keys), record(features.shape[1]))
-            records["key"], records["features"] = keys, features
+            records = np.empty(len(features), record(features.shape[1]))
+            records["key"], records["features"], rest = rest[: len(images)].ravel(), features, rest[len(images) :]
             file.write(records.tobytes())
-            bar.update(len(keys) // per_picture)
+            bar.update(len(images))
     finally:
-        network.bf16 = before
+        network.bf16, pictures.sampler.asked = before, None
         bar.close()
         if file:
             file.flush()
             os.fsync(file.fileno())
             file.close()
-
-
-class Views(Dataset):
-    """All views of a picture at once, so that it is read once."""
-
-    def __init__(self, view: View, seeds: Sequence[Sequence[int | None]], keys: np.ndarray) -> None:
-        self.view, self.seeds, self.keys = view, seeds, keys
-
-    def __len__(self) -> int:
-        """Number of pictures."""
-        return len(self.seeds)
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, list[torch.Tensor]]:
-        """The key of each view, and the view."""
-        return self.keys[index], self.view.views(index, self.seeds[index])[0]
-
-
-def flatten(items: Sequence[tuple[np.ndarray, list[torch.Tensor]]]) -> tuple[np.ndarray, torch.Tensor]:
-    """Several pictures' views as one batch: keys (N,) and images (N, 3, H, W)."""
-    keys, views = zip(*items, strict=True)
-    return np.concatenate(keys), torch.stack(list(chain.from_iterable(views)))
 
 
 def fingerprint(network: Classifier, transform: Transform, device: str, bf16: bool) -> bytes:

@@ -1,5 +1,6 @@
 """Small things that several files need. Nothing heavy is imported before it is used: `--help` should answer at once."""
 
+import ctypes
 import difflib
 import errno
 import json
@@ -9,7 +10,7 @@ import random
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
@@ -137,7 +138,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def get_device(name: str) -> "torch.device":
-    """The device to train on.
+    """The device to train on. Where that is the CPU, memory that is freed stays with the process from now on.
 
     Args:
         name: "auto" for the accelerator of this machine, else the CPU; or "cpu", "cuda", "cuda:1", "mps", "xpu".
@@ -153,13 +154,27 @@ def get_device(name: str) -> "torch.device":
     if found and world() > 1 and name in ("auto", found.type):  # each process of a machine takes a device of its own
         name = f"{found.type}:{os.environ.get('LOCAL_RANK', 0)}"
     if name == "auto":
-        return found or torch.device("cpu")
+        name = found.type if found else "cpu"
     kind, _, number = name.partition(":")
     lookup(kind, dict.fromkeys(("auto", "cpu", "cuda", "mps", "xpu")), "device")
     here = ["cpu"] + [f"{found.type}:{i}" for i in range(torch.accelerator.device_count())] if found else ["cpu"]
     if name != "cpu" and f"{kind}:{number or 0}" not in here:
         raise UserError(f"there is no device {name!r} on this machine; available are: {', '.join(here)}")
+    if name == "cpu":
+        keep_freed_memory()
     return torch.device(name)
+
+
+def keep_freed_memory() -> None:
+    """Tells the C library of Linux not to give freed memory back to the system.
+
+    A network on a CPU frees and takes some hundred megabytes in each layer, and the system clears each page before it
+    gives it again. Without that, training a resnet50 at batch 32 takes 0.6 of the time and a fifth more memory.
+    """
+    with suppress(OSError, TypeError, AttributeError):  # other systems have no such function
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(-4, 0)  # M_MMAP_MAX: no piece of memory, however large, is the system's own
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD: nothing is given back
 
 
 @contextmanager
@@ -272,11 +287,12 @@ def show_dl(dl: "DataLoader", n: int = 16, file: str | Path | None = None) -> No
         n: how many pictures at most; a loader that shuffles shows no more than one batch.
         file: where to draw them. By default in the notebook, or in `show_dl.png` when called from a script.
     """
-    from torch.utils.data import SequentialSampler
+    from torch.utils.data import RandomSampler
 
+    from data.loaders import EpochSampler
     from plots import image_grid
 
-    if isinstance(dl.sampler, (SequentialSampler, range)):  # file after file the first batch would be all of one class
+    if not isinstance(dl.sampler, (EpochSampler, RandomSampler)):  # file after file the first batch would be one class
         size = len(dl.dataset)
         count = min(n, size)
         images, labels = zip(*(dl.dataset[i * size // count] for i in range(count)), strict=True)

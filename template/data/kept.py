@@ -42,9 +42,9 @@ class Kept(Subset):
             pixels = np.load(self.files[index])
         except (OSError, ValueError, EOFError):
             with images.no_larger_than_needed(self.scale):
-                pixels = self.scale(self.dataset[index][0]).numpy()
+                pixels = self.scale(self.dataset[index][0]).permute(1, 2, 0).numpy()  # in which order OpenCV wants them
             self.keep(self.files[index], pixels)
-        return torch.from_numpy(pixels), target if isinstance(target, int) else torch.tensor(target)
+        return torch.from_numpy(pixels).permute(2, 0, 1), target if isinstance(target, int) else torch.tensor(target)
 
     def keep(self, path: Path, pixels: np.ndarray) -> None:
         """Writes a file, unless the disk is about to be full: a run needs room for more important ones."""

@@ -34,7 +34,7 @@ class DataLoaders:
 
 
 class View(Dataset):
-    """A data set seen through a transform. The key is an index, or an index with the seed of the view."""
+    """A data set seen through a transform. The key is an index, or an index with the seed or seeds of its view."""
 
     def __init__(self, dataset: Dataset, transform: Transform, classes: list[str]) -> None:
         self.dataset, self.transform, self.classes = dataset, transform, classes
@@ -43,24 +43,48 @@ class View(Dataset):
         """Number of pictures."""
         return len(self.dataset)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> tuple[torch.Tensor, int]:
-        """The transformed picture and its label; with a seed, its transform draws from that seed alone."""
-        index, seed = key if isinstance(key, tuple) else (key, None)
-        (image,), label = self.views(index, [seed])
-        return image, label
+    def __getitem__(self, key: int | tuple[int, int | Sequence[int | None]]) -> tuple[torch.Tensor, int]:
+        """The transformed picture and its label; with a seed, its transform draws from that seed alone.
 
-    def views(self, index: int, seeds: Sequence[int | None]) -> tuple[list[torch.Tensor], int]:
-        """Several views of one picture, which is read once, and its label."""
+        With several seeds it is read once, and there are as many views of it: (views, 3, H, W).
+        """
+        index, seed = key if isinstance(key, tuple) else (key, None)
+        seeds = [seed] if seed is None or isinstance(seed, int) else seed
         with no_larger_than_needed(self.transform), seeded(seeds[0]):
             image, label = self.dataset[index]
-        found = []
-        for seed in seeds:
-            with seeded(seed):
-                found.append(self.transform(image))
-        return found, label
+        views = []
+        for one in seeds:
+            with seeded(one):
+                views.append(self.transform(image))
+        return (views[0] if seeds is not seed else torch.stack(views)), label
 
 
-class EpochSampler(Sampler):
+class InOrder(Sampler):
+    """Each item once; of several processes each gets its share.
+
+    Attributes:
+        asked: keys that an iteration gives instead, where there are any.
+    """
+
+    def __init__(self, n: int) -> None:
+        """How many items there are."""
+        self.n = n
+        self.asked: Sequence[Any] | None = None
+
+    def __len__(self) -> int:
+        """Items in an iteration, for this process."""
+        return len(range(rank(), self.n, world()))
+
+    def __iter__(self) -> Iterator[Any]:
+        """Keys of `View`."""
+        return iter(self.keys() if self.asked is None else self.asked)
+
+    def keys(self) -> Sequence[Any]:
+        """Indices."""
+        return range(rank(), self.n, world())
+
+
+class EpochSampler(InOrder):
     """Each iteration is a new epoch: a new order, and for each picture the seed of a new view.
 
     Order and seeds are drawn in the main process and travel with the index, so neither the number of workers nor
@@ -81,21 +105,22 @@ class EpochSampler(Sampler):
             seed: drives order and views.
             weights: how often each is drawn, relative to the others; each once an epoch by default.
         """
-        self.n, self.seed, self.epoch = n, seed, 1
+        super().__init__(n)
+        self.seed, self.epoch = seed, 1
         self.shares = None if weights is None else np.asarray(weights) / np.sum(weights)
 
     def __len__(self) -> int:
         """Pictures in an epoch, for this process."""
         return -(-self.n // world())
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def keys(self) -> list[tuple[int, int]]:
         """Pairs of (index, seed of the view)."""
         rng = np.random.default_rng([self.seed, self.epoch])
         self.epoch += 1
         order = rng.permutation(self.n) if self.shares is None else rng.choice(self.n, self.n, p=self.shares)
         keys = list(zip(order.tolist(), rng.integers(2**63, size=self.n).tolist(), strict=True))
         keys += keys[: len(self) * world() - self.n]
-        return iter(keys[rank() :: world()])
+        return keys[rank() :: world()]
 
 
 def make_loaders(
@@ -153,9 +178,8 @@ def make_loader(
     num_workers = default_workers(num_workers)
     if len(dataset) < world():
         raise UserError(f"{len(dataset)} images cannot be shared by {world()} processes; start fewer")
-    if world() > 1:
-        options = {"sampler": range(rank(), len(dataset), world()), **options}
     options = {
+        "sampler": InOrder(len(dataset)),
         "batch_size": max(1, batch_size // world()),
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,

@@ -43,9 +43,9 @@ def computed(monkeypatch) -> list[int]:
     """Which pictures were sent through the backbone to keep their features; grows."""
     numbers, compute = [], features.compute
 
-    def spy(network, bf16, views, indices, *rest):
-        numbers.extend(indices)
-        return compute(network, bf16, views, indices, *rest)
+    def spy(network, bf16, pictures, asked, *rest):
+        numbers.extend(index for index, _ in asked)
+        return compute(network, bf16, pictures, asked, *rest)
 
     monkeypatch.setattr(features, "compute", spy)
     return numbers

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import platform
 import random
 import re
 import shutil
@@ -26,9 +27,22 @@ from models import MyCNN, get_model, resnet18, summarize
 from models.check import check_batch
 from Project import Project, Run
 from runs import parse_config
-from utils import UserError
+from utils import UserError, get_device
 
 # Networks
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps memory in its own way")
+def test_memory_that_is_freed_on_a_cpu_is_not_cleared_by_the_system_again():
+    import resource
+
+    get_device("cpu")
+    n, faults = 2**26, []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        assert len(b"x" * n) == n  # taken, written and freed
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert faults[-1] < n / resource.getpagesize() / 4
 
 
 def test_a_frozen_network_stays_as_it_is_while_its_head_trains():
