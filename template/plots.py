@@ -29,7 +29,7 @@ def image_grid(images: Sequence[Any], titles: Sequence[str], columns: int = 8) -
     columns = max(1, min(columns, len(images)))
     rows = max(1, math.ceil(len(images) / columns))
     figure = Figure(figsize=(1.5 * columns, 1.72 * rows), layout="constrained", dpi=110)
-    for axes in figure.subplots(rows, columns, squeeze=False).flat:
+    for axes in figure.subplots(rows, columns, squeeze=False, subplot_kw={"xticks": (), "yticks": ()}).flat:
         axes.axis("off")
     for axes, image, title in zip(figure.axes, images, titles, strict=False):
         axes.imshow(as_array(image), cmap="gray", interpolation="antialiased")

@@ -125,8 +125,8 @@ MISTAKES = [
         7,
         "views that depend on the worker",
         "data/loaders.py",
-        "with seeded(seed):\n                found",
-        "if True:\n                found",
+        "with seeded(one):\n                views",
+        "if True:\n                views",
         "views_follow_the_seed",
     ),
     Mistake(
