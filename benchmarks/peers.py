@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -31,7 +30,10 @@ Curve = list[tuple[float, float]]  # seconds since the first picture, validation
 
 
 def same_pictures(data_dir: Path, train_transform: Callable, val_transform: Callable) -> tuple:
-    """The ImageFolder of torchvision over the pictures that the template trains with and validates on."""
+    """The ImageFolder of torchvision over the pictures that the template trains with and validates on.
+
+    `main` has looked up which, so that no peer has to import the template.
+    """
     from torch.utils.data import Subset
     from torchvision.datasets import ImageFolder
 
@@ -416,6 +418,7 @@ def main() -> None:
 
     from data import get_data
     from data.splits import file_names
+    from utils import versions
 
     val_names = tempfile.NamedTemporaryFile("w", encoding="utf-8")  # noqa: SIM115
     val_names.write("\n".join(file_names(get_data("imagefolder", data_dir).val)))
@@ -448,7 +451,7 @@ def main() -> None:
     if options.json:
         names = ("torch", "torchvision", "lightning", "pytorch-ignite", "timm", "poutyne", "imaug")
         found = {key: {name: row[key] for name, row in table.items()} for key in next(iter(table.values()))}
-        found["versions"] = {"python": sys.version.split()[0], **{name: version(name) for name in names}}
+        found["versions"] = {"python": sys.version.split()[0], **versions(*names)}
         found["cores"] = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     if options.picture:

@@ -1,13 +1,20 @@
 """The benchmarks run; what they measure is for people to read."""
 
 import json
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+WEIGHTS = ROOT.parent / "shared" / "weights" / "torch_home"
+sys.path.insert(0, str(BENCHMARKS))
+
+from growth import draw  # noqa: E402
 
 
 @pytest.mark.parametrize("script", sorted(BENCHMARKS.glob("*.py")), ids=lambda path: path.name)
@@ -41,3 +48,27 @@ def test_the_one_for_a_gpu_can_be_tried_on_a_cpu(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(file.read_text())["networks"]["my_cnn trained"]
     assert min(found[way] for way in ("ceiling", "bare", "ours", "fed")) > 0
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_what_kept_memory_brings_is_measured():
+    words = [sys.executable, BENCHMARKS / "memory.py", "--models", "my_cnn", "--batch-size", "4", "--rounds", "1"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[1].startswith("my_cnn ")
+
+
+@pytest.mark.skipif(not WEIGHTS.is_dir(), reason="needs ImageNet weights, and there is no network here")
+def test_peers_train_on_the_same_pictures(tmp_path):
+    draw(tmp_path, 40)
+    words = ["--data-dir", tmp_path, "--seeds", "1", "--only", "raw_tuned", "ours", "--json", tmp_path / "peers.json"]
+    environ = {**os.environ, "TORCH_HOME": str(WEIGHTS)}
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "peers.py", *words], capture_output=True, text=True, env=environ
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "peers.json").read_text())
+    for name in ("raw_tuned", "ours"):
+        assert 0 <= found["val_acc"][name] <= 1
+        assert min(found[key][name] for key in ("time_ratio", "startup", "peak_memory_mb")) > 0
+    assert found["versions"]["torch"]

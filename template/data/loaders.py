@@ -43,20 +43,20 @@ class View(Dataset):
         """Number of pictures."""
         return len(self.dataset)
 
-    def __getitem__(self, key: int | tuple[int, int | Sequence[int | None]]) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, key: int | tuple[int, int | list[int | None]]) -> tuple[torch.Tensor, int]:
         """The transformed picture and its label; with a seed, its transform draws from that seed alone.
 
-        With several seeds it is read once, and there are as many views of it: (views, 3, H, W).
+        With a list of seeds it is read once, and there are as many views of it: (views, 3, H, W).
         """
         index, seed = key if isinstance(key, tuple) else (key, None)
-        seeds = [seed] if seed is None or isinstance(seed, int) else seed
+        seeds = seed if isinstance(seed, list) else [seed]
         with no_larger_than_needed(self.transform), seeded(seeds[0]):
             image, label = self.dataset[index]
         views = []
         for one in seeds:
             with seeded(one):
                 views.append(self.transform(image))
-        return (views[0] if seeds is not seed else torch.stack(views)), label
+        return (torch.stack(views) if isinstance(seed, list) else views[0]), label
 
 
 class InOrder(Sampler):
