@@ -54,6 +54,7 @@ def connect(device: "torch.device", batch_size: int) -> None:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     torch.distributed.init_process_group(backend, timeout=timedelta(hours=1))
     atexit.register(torch.distributed.destroy_process_group)
+    wait()  # or one that ends at once, with an error, would leave others connecting to it for an hour
 
 
 @contextmanager
