@@ -104,9 +104,8 @@ def main() -> None:
     def poutyne(network: torch.nn.Module, batches: Iterable, val: Iterable) -> int:
         with tempfile.TemporaryDirectory() as folder:
             callbacks = get_callbacks(Config(epochs=1), network, Run(Path(folder)), [], None)
-            callbacks = [
-                one for one in callbacks if not isinstance(one, (BestWeights, SaveState))
-            ]  # nothing is written
+            # Nothing is written.
+            callbacks = [one for one in callbacks if not isinstance(one, (BestWeights, SaveState))]
             model = Model(
                 network, optimizer_of(network), "cross_entropy", batch_metrics=[accuracy(False)], device=device
             )

@@ -426,15 +426,17 @@ def main() -> None:
     os.environ["PEERS_VAL"] = val_names.name
     runs: dict[str, list[dict]] = {name: [] for name in options.only}
     begin = time.perf_counter()
-    for seed in range(options.seeds):
-        for name in options.only if seed < options.slow_seeds else (n for n in options.only if n not in SLOW):
-            text, memory = watched(
-                [sys.executable, __file__, "--data-dir", str(data_dir), "--only", name, "--one", str(seed)]
-            )
-            run = {**json.loads(text.strip().splitlines()[-1]), "memory": memory}
-            runs[name].append(run)
-            t, best = run["curve"][-1][0], max(acc for _, acc in run["curve"])
-            print(f"seed {seed}  {name:12} {t:6.1f} s  best {100 * best:5.1f} %", flush=True)
+    turns = [(seed, name) for seed in range(options.seeds) for name in options.only]
+    for seed, name in turns:
+        if name in SLOW and seed >= options.slow_seeds:
+            continue
+        text, memory = watched(
+            [sys.executable, __file__, "--data-dir", str(data_dir), "--only", name, "--one", str(seed)]
+        )
+        run = {**json.loads(text.strip().splitlines()[-1]), "memory": memory}
+        runs[name].append(run)
+        t, best = run["curve"][-1][0], max(acc for _, acc in run["curve"])
+        print(f"seed {seed}  {name:12} {t:6.1f} s  best {100 * best:5.1f} %", flush=True)
     table = {name: summary(found) for name, found in runs.items()}
     own = table.get("ours", {}).get("seconds")
     print(f"\n{'':12} seconds  of ours  start-up  best val_acc  to 90 %  memory")

@@ -198,12 +198,13 @@ def compute(
     what = f"features of {n_views} views" if n_views > 1 else "features"
     bar = tqdm(total=len(asked), desc=what, leave=False, dynamic_ncols=True, disable=None)
     before, network.bf16, pictures.sampler.asked = network.bf16, bf16, asked
-    device, file, rest = network.normalize.mean.device, None, keys
+    device, file, size = network.normalize.mean.device, None, pictures.batch_size
+    network.eval()
     try:
-        for images, _ in pictures:
-            batches = images.flatten(0, 1).split(pictures.batch_size)
+        for some, (images, _) in zip(np.split(keys, range(size, len(keys), size)), pictures, strict=True):
+            batches = images.flatten(0, 1).split(size)
             with torch.no_grad():
-                found = [network.eval().features(batch.to(device, non_blocking=True)).half().cpu() for batch in batches]
+                found = [network.features(batch.to(device, non_blocking=True)).half().cpu() for batch in batches]
             features = torch.cat(found).numpy()
             if not np.isfinite(features).all():
                 raise UserError(
@@ -211,7 +212,7 @@ def compute(
                 )
             file = file or open(store / f"{uuid.uuid4().hex}.{features.shape[1]}", "ab")  # noqa: SIM115
             records = np.empty(len(features), record(features.shape[1]))
-            records["key"], records["features"], rest = rest[: len(images)].ravel(), features, rest[len(images) :]
+            records["key"], records["features"] = some.ravel(), features
             file.write(records.tobytes())
             bar.update(len(images))
     finally:
