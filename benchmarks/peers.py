@@ -292,7 +292,7 @@ def template(data_dir: Path, seed: int, begin: Callable[[], None], **options) ->
     from Project import Project
 
     ends = []
-    keep, fit = features.keep_features, Model.fit_generator
+    keep, fit = features.cache_features, Model.fit_generator
 
     def kept(*args):
         begin()
@@ -304,7 +304,7 @@ def template(data_dir: Path, seed: int, begin: Callable[[], None], **options) ->
         ends.append(time.perf_counter())
         return result
 
-    features.keep_features, Model.fit_generator, report.write_report = kept, fitted, lambda *_: None
+    features.cache_features, Model.fit_generator, report.write_report = kept, fitted, lambda *_: None
     with tempfile.TemporaryDirectory() as folder:
         # The patience of all peers: none. Comet's offline archive and the report are no part of the comparison.
         config = Config(data_dir=data_dir, epochs=EPOCHS, patience=EPOCHS, seed=seed, trackers=("none",), **options)

@@ -18,7 +18,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "template"))
 
 from data import get_data, get_transforms, make_loaders
-from features import keep_features
+from features import cache_features
 from models import get_model
 
 VIEWS = 40
@@ -56,7 +56,7 @@ def main() -> None:
         network = get_model("resnet18", len(data.classes), "imagenet")
         with tempfile.TemporaryDirectory() as cache:
             kept = [
-                keep_features(network, loader, data.folder, Path(cache), VIEWS if loader is loaders[0] else 0)
+                cache_features(network, loader, data.folder, Path(cache), VIEWS if loader is loaders[0] else 0)
                 for loader in loaders
             ]
 

@@ -1,17 +1,18 @@
-"""What a frozen backbone makes of a picture never changes: it is computed once, and then only the head trains.
+"""Cache of a frozen backbone's features: each image is computed once, and then only the head trains.
 
-Of each training picture a few augmented views are kept, of each for validation the picture itself. They lie in the
-cache and serve every later run, as long as nothing has changed that they depend on. `--views fresh` computes a new view
-of each training picture in each epoch instead.
+For training a few augmented views of each image are cached, for validation the image itself. They are known by image,
+not by split, so that later runs find them, whatever split, fold, seed of the split, head or learning rate they use.
+`--views fresh` computes a new view of each training image in each epoch instead.
 """
 
 import atexit
+import inspect
 import logging
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,29 +24,31 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from config import Config
+from data import images
+from data.loaders import View, make_loader
 from data.looks import digest, sources_of
-from data.splits import file_names, labels
-from data.transformation import Transform
-from distributed import from_first, turns, wait
+from data.splits import file_names, labels, leaves
+from distributed import from_first, turns, wait, world
 from models import Classifier
 from utils import UserError, seeded, versions
 
 VIEWS = 2  # by default; more gain nothing that can be measured, see the README
+PACKAGES = ("torch", "torchvision", "timm", "imaug", "opencv-python-headless", "numpy", "pillow")
 
 logger = logging.getLogger(__name__)
 
 
 def choose_views(config: Config, network: Classifier) -> Config:
-    """Fills in how many views of a picture are kept, where it was not given.
+    """Fill in the number of cached views where it was not given.
 
     Raises:
-        UserError: some are asked for where the backbone trains, or where pictures are mixed.
+        UserError: views are to be cached although the backbone trains, or images are mixed.
     """
     views, reason = config.views, None
     if not network.frozen:
         reason = "the backbone trains"
     elif config.mix != "none":
-        reason = f"--mix {config.mix} needs the pictures themselves"
+        reason = f"--mix {config.mix} needs the images themselves"
     if reason and views not in (None, "fresh"):
         raise UserError(f"--views {views}: {reason}; leave it out")
     if views is None:
@@ -54,70 +57,77 @@ def choose_views(config: Config, network: Classifier) -> Config:
 
 
 class FeatureLoader:
-    """Gives features in place of the pictures of a loader, in the same order and the same batches.
+    """A loader that gives cached features instead of images, in the same order and the same batches.
 
-    From where some of the backbone trains, it gives the pictures.
+    From the epoch on in which some of the backbone trains, it gives images.
     """
 
-    def __init__(self, pictures: DataLoader, network: Classifier, features: "Features") -> None:
-        """Puts together what belongs together.
+    def __init__(
+        self, loader: DataLoader, network: Classifier, features: "CachedFeatures", targets: torch.Tensor
+    ) -> None:
+        """Replace a loader.
 
         Args:
-            pictures: the loader of pictures.
-            network: whose features they are.
-            features: of each picture.
+            loader: of images.
+            network: that computed the features.
+            features: of all images of the loader.
+            targets: their labels, (images,) or (images, C) of int64.
         """
-        self.pictures, self.network, self.features = pictures, network, features
-        self.labels = torch.tensor(labels(pictures.dataset.dataset))
-        self.sampler = pictures.sampler
+        self.loader, self.network, self.features, self.targets = loader, network, features, targets
+        self.sampler = loader.sampler
 
     def __len__(self) -> int:
-        """Number of batches."""
-        return len(self.pictures)
+        """Return the number of batches."""
+        return len(self.loader)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Batches (features, labels), float16 (N, n_features) and int64 (N,) or (N, C); of several views any one."""
+        """Yield batches (features, labels): float16 (N, n_features), and int64 (N,) or (N, C)."""
         if not self.network.frozen:
-            yield from self.pictures
+            yield from self.loader
             return
-        for keys in self.pictures.batch_sampler:
-            indices, seeds = np.array([key if isinstance(key, tuple) else (key, 0) for key in keys]).T
-            yield self.features(indices, seeds), self.labels[indices]
+        for batch in self.loader.batch_sampler:
+            indices, seeds = np.array(batch).T
+            yield self.features(indices, seeds), self.targets[indices]
 
 
-class Features:
-    """Features of pictures, read from the files of a folder when asked for: memory does not grow with them.
+class CachedFeatures:
+    """Features of some images, read from a folder of the cache when asked for: memory does not grow with them.
 
-    Each file `<any name>.<n_features>` holds records of a key and its features. Records are only ever added, each
-    process to files of its own, so that neither a kill nor another training can spoil what is there.
+    The folder holds files of records, each a key and its features. Records are only appended, by each process to a file
+    of its own, so that neither a kill nor a concurrent run can spoil what is there. A torn last record is ignored.
+
+    Attributes:
+        missing: indices of the images of which not all views are in the cache.
     """
 
-    def __init__(self, store: Path, keys: np.ndarray) -> None:
-        """Finds each key.
+    def __init__(self, store: Path, keys: np.ndarray, n_features: int) -> None:
+        """Look up each key.
 
         Args:
             store: the folder.
-            keys: (pictures, views) of bytes.
+            keys: (images, views) of 16 bytes.
+            n_features: width of the features.
         """
-        self.files = [
-            np.memmap(file, record(int(file.suffix[1:])), "r", shape=(n,))
-            for file in sorted(store.glob("*.*"))
-            if (n := file.stat().st_size // record(int(file.suffix[1:])).itemsize)
-        ]
-        there = np.concatenate([file["key"] for file in self.files]) if self.files else np.array([b""], "S16")
-        begins = np.cumsum([0] + [len(file) for file in self.files])
-        order = there.argsort()
-        at = order[np.searchsorted(there, keys, sorter=order).clip(max=len(there) - 1)]
-        self.missing = np.flatnonzero((there[at] != keys).any(axis=1))
-        self.file = np.searchsorted(begins, at, "right") - 1
-        self.row = at - begins[self.file]
+        record = record_type(n_features)
+        self.files = []
+        for file in sorted(store.glob("*.records")):
+            n_records = file.stat().st_size // record.itemsize
+            if n_records:
+                self.files.append(np.memmap(file, record, "r", shape=(n_records,)))
+        stored = np.concatenate([np.zeros(1, "S16"), *(file["key"] for file in self.files)])  # never empty
+        starts = np.cumsum([1, *map(len, self.files)])
+        unique, first = np.unique(stored, return_index=True)
+        position = np.searchsorted(unique, keys).clip(max=len(unique) - 1)
+        self.missing = np.flatnonzero((unique[position] != keys).any(axis=1))
+        self.file = np.searchsorted(starts, first[position], "right") - 1
+        self.row = first[position] - starts[self.file]
 
     def __call__(self, indices: np.ndarray, views: np.ndarray) -> torch.Tensor:
-        """Features of some pictures.
+        """Return the features of some images.
 
         Args:
-            indices: (N,), which pictures.
-            views: (N,), which view of each, modulo their number.
+            indices: (N,), numbers of images.
+            views: (N,), which view of each, modulo the number of cached views.
 
         Returns:
             (N, n_features) of float16.
@@ -125,121 +135,153 @@ class Features:
         views = views % self.file.shape[1]
         files, rows = self.file[indices, views], self.row[indices, views]
         features = np.empty((len(indices), *self.files[0].dtype["features"].shape), np.float16)
-        for i in np.unique(files):
-            features[files == i] = self.files[i]["features"][rows[files == i]]
+        for number in np.unique(files):
+            chosen = files == number
+            features[chosen] = self.files[number]["features"][rows[chosen]]
         return torch.from_numpy(features)
 
 
-def record(n_features: int) -> np.dtype:
-    """How features lie in a file."""
+def record_type(n_features: int) -> np.dtype:
+    """Return the layout of a record."""
     return np.dtype([("key", "S16"), ("features", np.float16, (n_features,))])
 
 
-def keep_features(
-    network: Classifier, pictures: DataLoader, folder: Path | None, cache_dir: Path, views: int = 0, seed: int = 0
+def cache_features(
+    network: Classifier, loader: DataLoader, folder: Path | None, cache_dir: Path, views: int = 0, seed: int = 0
 ) -> FeatureLoader:
-    """Computes what is not in the cache yet, with a progress bar; several processes share the work.
+    """Compute the features of a loader's images that are not in the cache yet, with a progress bar.
+
+    The features of a custom data set are computed in each run: what it makes of its files may change although the files
+    do not. Several processes share the work.
 
     Args:
         network: frozen, on its device.
-        pictures: the loader of pictures.
+        loader: of images.
         folder: of the data set, see `Data`.
-        cache_dir: `features/` below it keeps them.
-        views: of each picture, at the precision of the network. 0: the picture as it is, in float32.
+        cache_dir: the features are in `features/` below it.
+        views: number of augmented views of each image, computed at the precision of the network. 0: the image without
+            augmentation, in float32, as the final scores are computed.
         seed: drives the views.
 
     Returns:
-        What takes the place of the loader in the training.
+        What takes the place of the loader in training or validation.
 
     Raises:
         UserError: features are too large for float16.
     """
-    view, device = pictures.dataset, network.normalize.mean.device
-    names, sources = file_names(view.dataset), sources_of(view.dataset, folder)
-    bf16 = network.bf16 and views > 0  # figures that decide what is best are computed as exactly as the final ones
-    origin = fingerprint(network, view.transform, device.type, bf16)
-    if None in sources:  # what such a data set makes of its files may change although they do not
-        origin = digest(origin, from_first(uuid.uuid4().hex))
-    store = cache_dir / "features" / origin.hex()
-    store.mkdir(parents=True, exist_ok=True)
+    dataset, device = loader.dataset, network.normalize.mean.device
+    bf16 = network.bf16 and views > 0
+    names, sources = file_names(dataset.dataset), sources_of(dataset.dataset, folder)
     if None in sources:
+        store = cache_dir / "features" / from_first(f"run-{uuid.uuid4().hex}")
         atexit.register(shutil.rmtree, store, ignore_errors=True)
-    seeds = [[int.from_bytes(digest(seed, i, name)[:7]) for i in range(views)] if views else [None] for name in names]
-    keys = np.array([[digest(source, one) for one in row] for source, row in zip(sources, seeds, strict=True)], "S16")
-    features = Features(store, keys)
+        sources = list(map(str, range(len(dataset))))
+    else:
+        store = cache_dir / "features" / fingerprint(network, dataset, device.type, bf16).hex()
+    store.mkdir(parents=True, exist_ok=True)
+
+    if views:
+        seeds = [[int.from_bytes(digest(seed, view, name)[:7]) for view in range(views)] for name in names]
+        keys = [[digest(source, one) for one in row] for source, row in zip(sources, seeds, strict=True)]
+    else:
+        seeds = [[i] for i in range(len(names))]  # as `InOrder` gives them
+        keys = [[digest(source)] for source in sources]
+    keys = np.array(keys, "S16")
+    targets = torch.tensor(labels(dataset.dataset))
+    features = CachedFeatures(store, keys, network.n_features)
     for number, count in turns():
         mine = features.missing[number::count]
         if len(mine):
-            compute(network, bf16, pictures, [(i, seeds[i]) for i in mine.tolist()], keys[mine], store)
+            requests = [(i, seeds[i]) for i in mine.tolist()]
+            compute_features(network, bf16, loader, requests, targets[mine], keys[mine], store)
         wait()
-        features = Features(store, keys)
-    return FeatureLoader(pictures, network, features)
+        features = CachedFeatures(store, keys, network.n_features)
+    return FeatureLoader(loader, network, features, targets)
 
 
-def compute(
+def compute_features(
     network: Classifier,
     bf16: bool,
-    pictures: DataLoader,
-    asked: list[tuple[int, list[int | None]]],
+    loader: DataLoader,
+    requests: list[tuple[int, list[int]]],
+    targets: torch.Tensor,
     keys: np.ndarray,
     store: Path,
 ) -> None:
-    """Adds a file of features to the store.
+    """Add a file of features to the store.
 
     Args:
         network: frozen, on its device.
         bf16: whether to compute in bfloat16.
-        pictures: their loader.
-        asked: indices of pictures, and seeds of all views of each.
-        keys: (pictures, views), under which they are kept.
+        loader: of these images.
+        requests: index of an image, and the seeds of all its views.
+        targets: (images,) or (images, C), their labels.
+        keys: (images, views), by which they are found again.
         store: the folder.
+
+    Raises:
+        UserError: features are too large for float16, or an image comes with another label than before.
     """
-    n_views = keys.shape[1]
+    view, device, size = loader.dataset, network.normalize.mean.device, loader.batch_size
+    images = make_loader(
+        view.dataset,
+        view.transform,
+        view.classes,
+        sampler=requests,
+        batch_size=size * world(),
+        num_workers=loader.num_workers,
+    )
+    record, n_views = record_type(network.n_features), keys.shape[1]
     what = f"features of {n_views} views" if n_views > 1 else "features"
-    bar = tqdm(total=len(asked), desc=what, leave=False, dynamic_ncols=True, disable=None)
-    before, network.bf16, pictures.sampler.asked = network.bf16, bf16, asked
-    device, file, size = network.normalize.mean.device, None, pictures.batch_size
     network.eval()
-    try:
-        for some, (images, _) in zip(np.split(keys, range(size, len(keys), size)), pictures, strict=True):
-            batches = images.flatten(0, 1).split(size)
-            with torch.no_grad():
-                found = [network.features(batch.to(device, non_blocking=True)).half().cpu() for batch in batches]
-            features = torch.cat(found).numpy()
-            if not np.isfinite(features).all():
+    with (
+        open(store / f"{uuid.uuid4().hex}.records", "ab") as file,
+        tqdm(total=len(requests), desc=what, leave=False, dynamic_ncols=True, disable=None) as progress,
+    ):
+        for start, (batch, found) in zip(range(0, len(keys), size), images, strict=True):
+            if not found.equal(targets[start : start + size]):
                 raise UserError(
-                    "the features of this network are too large to be kept; freeze less of it, with --freeze"
+                    "an image of this data set has another label each time it is read; make dataset[i] return the same "
+                    "label each time, or leave out the cache of features with --views fresh"
                 )
-            file = file or open(store / f"{uuid.uuid4().hex}.{features.shape[1]}", "ab")  # noqa: SIM115
-            records = np.empty(len(features), record(features.shape[1]))
-            records["key"], records["features"] = some.ravel(), features
+            parts = batch.flatten(0, 1).split(size)
+            with torch.no_grad():
+                computed = [network.features(part.to(device, non_blocking=True), bf16).half().cpu() for part in parts]
+            features = torch.cat(computed).numpy()
+            if not np.isfinite(features).all():
+                raise UserError("the features of this network are too large for the cache; freeze less, with --freeze")
+            records = np.empty(len(features), record)
+            records["key"] = keys[start : start + size].ravel()
+            records["features"] = features
             file.write(records.tobytes())
-            bar.update(len(images))
-    finally:
-        network.bf16, pictures.sampler.asked = before, None
-        bar.close()
-        if file:
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
+            progress.update(len(batch))
+        file.flush()
+        os.fsync(file.fileno())
 
 
-def fingerprint(network: Classifier, transform: Transform, device: str, bf16: bool) -> bytes:
-    """What changes when anything does that features depend on, but for the pictures.
+def fingerprint(network: Classifier, view: View, device: str, bf16: bool) -> bytes:
+    """Return a digest of everything that features depend on, except for the image files.
 
-    That is: the weights; the code in `data/` and `models/`; what the transform does to a picture; precision, kind of
-    device and versions of libraries.
+    That is: the weights; the code of the network, of the data set and of reading images; what the transform does to an
+    image; precision, type of device and versions of the libraries.
     """
-    found: list[Any] = [device, bf16, re.sub(" at 0x[0-9a-f]+", "", str(transform))]
+    found: list[Any] = [device, bf16, repr(network.backbone), versions(*PACKAGES)]
     for part in network.normalize, network.backbone:
         for name, value in part.state_dict().items():
             found += [name, value.dtype, tuple(value.shape), value.cpu().contiguous().numpy().tobytes()]
-    here = Path(__file__).resolve().parent
-    found += [file.read_bytes() for name in ("data", "models") for file in sorted((here / name).rglob("*.py"))]
-    found.append(versions("torch", "torchvision", "timm", "imaug", "opencv-python-headless", "numpy", "pillow"))
+    found += source_code([*network.modules(), *(dataset for dataset, _ in leaves(view.dataset))])
+    found.append(Path(images.__file__).read_bytes())
+
+    found.append(re.sub(" at 0x[0-9a-f]+", "", str(view.transform)))
     noise = np.random.default_rng(0).integers(256, size=(12, 16, 3), dtype=np.uint8)
-    picture = Image.fromarray(noise).resize((400, 300))
+    image = Image.fromarray(noise).resize((400, 300))
     for seed in range(8):
         with seeded(seed):
-            found.append(transform(picture).numpy().tobytes())
+            found.append(view.transform(image).numpy().tobytes())
     return digest(*found)
+
+
+def source_code(objects: Iterable[object]) -> list[bytes]:
+    """Return the files in which the classes of some objects are defined, each once."""
+    files = {inspect.getsourcefile(kind) for kind in {type(one) for one in objects}}
+    return [Path(file).read_bytes() for file in sorted(files)]

@@ -40,7 +40,7 @@ def main(config: Config, project: Project = project) -> Run:
     from data.check import check
     from data.kept import keep_pictures
     from distributed import connect, rank, synchronize, wrap
-    from features import choose_views, keep_features
+    from features import cache_features, choose_views
     from find_lr import check_find_lr, find_lr
     from losses import check_loss, get_loss
     from metrics import METRICS, accuracy
@@ -107,9 +107,9 @@ def main(config: Config, project: Project = project) -> Run:
             device=device,
         )
         train, val = train_dl, val_dl
-        val = keep_features(network, val_dl, data.folder, project.cache_dir) if network.frozen else val
+        val = cache_features(network, val_dl, data.folder, project.cache_dir) if network.frozen else val
         if config.views != "fresh":
-            train = keep_features(network, train_dl, data.folder, project.cache_dir, config.views, config.seed)
+            train = cache_features(network, train_dl, data.folder, project.cache_dir, config.views, config.seed)
         if config.find_lr and not state:
             find_lr(model, train, run / "lr_finder.png")
         train_dl.sampler.epoch = first_epoch = state["epoch"] + 1 if state else 1

@@ -62,29 +62,24 @@ class View(Dataset):
 class InOrder(Sampler):
     """Each item once; of several processes each gets its share.
 
-    Attributes:
-        asked: keys that an iteration gives instead, where there are any.
+    Each has a fixed seed, its number: what a data set draws in validation is then the same in every epoch.
     """
 
     def __init__(self, n: int) -> None:
-        """How many items there are."""
+        """Take the number of items."""
         self.n = n
-        self.asked: Sequence[Any] | None = None
 
     def __len__(self) -> int:
         """Items in an iteration, for this process."""
         return len(range(rank(), self.n, world()))
 
-    def __iter__(self) -> Iterator[Any]:
-        """Keys of `View`."""
-        return iter(self.keys() if self.asked is None else self.asked)
-
-    def keys(self) -> Sequence[Any]:
-        """Indices."""
-        return range(rank(), self.n, world())
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yield pairs of (index, seed), keys of `View`."""
+        for index in range(rank(), self.n, world()):
+            yield index, index
 
 
-class EpochSampler(InOrder):
+class EpochSampler(Sampler):
     """Each iteration is a new epoch: a new order, and for each picture the seed of a new view.
 
     Order and seeds are drawn in the main process and travel with the index, so neither the number of workers nor
@@ -105,22 +100,21 @@ class EpochSampler(InOrder):
             seed: drives order and views.
             weights: how often each is drawn, relative to the others; each once an epoch by default.
         """
-        super().__init__(n)
-        self.seed, self.epoch = seed, 1
+        self.n, self.seed, self.epoch = n, seed, 1
         self.shares = None if weights is None else np.asarray(weights) / np.sum(weights)
 
     def __len__(self) -> int:
         """Pictures in an epoch, for this process."""
         return -(-self.n // world())
 
-    def keys(self) -> list[tuple[int, int]]:
-        """Pairs of (index, seed of the view)."""
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Return pairs of (index, seed of the view)."""
         rng = np.random.default_rng([self.seed, self.epoch])
         self.epoch += 1
         order = rng.permutation(self.n) if self.shares is None else rng.choice(self.n, self.n, p=self.shares)
         keys = list(zip(order.tolist(), rng.integers(2**63, size=self.n).tolist(), strict=True))
         keys += keys[: len(self) * world() - self.n]
-        return keys[rank() :: world()]
+        return iter(keys[rank() :: world()])
 
 
 def make_loaders(

@@ -40,6 +40,7 @@ class Classifier(nn.Module):
     Attributes:
         backbone: (N, 3, H, W) → (N, n_features).
         head: the last layer, (N, n_features) → (N, n_classes).
+        n_features: width of the features.
         n_frozen: how many stages of the backbone, from the picture on, stay as they are: no gradient, and eval mode.
     """
 
@@ -63,6 +64,7 @@ class Classifier(nn.Module):
         self.normalize = Normalize(mean, std)
         self.backbone = backbone
         self.head = nn.Linear(n_features, n_classes)
+        self.n_features = n_features
         self.n_frozen = 0
         self.new: list[str] = []  # what a file of weights did not hold of the backbone
         self.bf16 = False  # whether the backbone computes in half the precision
@@ -73,10 +75,18 @@ class Classifier(nn.Module):
         features = images if images.ndim == 2 else self.features(images)
         return self.head(features.float())
 
-    def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Pictures (N, 3, H, W), uint8 → what the head takes, (N, n_features)."""
+    def features(self, images: torch.Tensor, bf16: bool | None = None) -> torch.Tensor:
+        """Compute what the head takes.
+
+        Args:
+            images: (N, 3, H, W) of uint8.
+            bf16: whether to compute in bfloat16 (default: as the training does).
+
+        Returns:
+            (N, n_features) of float32 or bfloat16.
+        """
         images = self.normalize(images)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16 if bf16 is None else bf16):
             return self.backbone(images)
 
     @property

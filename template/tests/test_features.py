@@ -1,24 +1,34 @@
-"""Features that are kept: the same as those computed afresh, computed once, and never stale."""
+"""Cached features: the same as those computed afresh, computed once, and never stale."""
 
 import csv
+import importlib
 import json
 import os
+import random
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils.data import Dataset
 
 import features
 from config import Config
-from data import get_data, get_transforms, make_loaders
-from data.splits import Data
-from features import choose_views, fingerprint, keep_features
+from data import DATASETS, get_data, get_transforms, make_loaders
+from data.demo import draw_demo
+from data.loaders import View
+from data.published import PUBLISHED
+from data.splits import Data, fill_in
+from features import cache_features, choose_views, fingerprint
 from main import main
 from models import MODELS
 from models.classifier import Classifier
-from Project import Project
+from Project import Project, Run
 from runs import parse_config
 from utils import UserError
 
@@ -41,13 +51,13 @@ def small(monkeypatch):
 @pytest.fixture
 def computed(monkeypatch) -> list[int]:
     """Which pictures were sent through the backbone to keep their features; grows."""
-    numbers, compute = [], features.compute
+    numbers, compute = [], features.compute_features
 
-    def spy(network, bf16, pictures, asked, *rest):
-        numbers.extend(index for index, _ in asked)
-        return compute(network, bf16, pictures, asked, *rest)
+    def spy(network, bf16, loader, requests, *rest):
+        numbers.extend(index for index, _ in requests)
+        return compute(network, bf16, loader, requests, *rest)
 
-    monkeypatch.setattr(features, "compute", spy)
+    monkeypatch.setattr(features, "compute_features", spy)
     return numbers
 
 
@@ -64,7 +74,7 @@ def kept(photos, tmp_path):
         data = get_data("imagefolder", folder)
         train_dl, val_dl, _ = make_loaders(data, *get_transforms(32), batch_size=8, num_workers=0)
         loader, views = (train_dl, views) if part == "train" else (val_dl, 0)
-        return keep_features(network or network_of(2), loader, data.folder, tmp_path / "cache", views, seed)
+        return cache_features(network or network_of(2), loader, data.folder, tmp_path / "cache", views, seed)
 
     call.folder = folder
     return call
@@ -73,7 +83,7 @@ def kept(photos, tmp_path):
 def test_they_are_what_the_network_makes_of_the_pictures(kept):
     network = network_of(2).eval()
     loader = kept("val", network)
-    for (found, labels), (images, expected) in zip(loader, loader.pictures, strict=True):
+    for (found, labels), (images, expected) in zip(loader, loader.loader, strict=True):
         assert found.dtype == torch.float16
         assert labels.equal(expected)
         with torch.no_grad():
@@ -120,36 +130,56 @@ def test_more_views_or_another_seed_are_computed_and_both_stay(kept, computed):
     assert len(computed) == 72
 
 
-def test_what_features_depend_on_is_in_the_fingerprint(tmp_path, monkeypatch):
+def test_what_features_depend_on_is_in_the_fingerprint(photos, tmp_path, monkeypatch):
+    dataset = get_data("imagefolder", photos).train
     train, val = get_transforms(32)
-    network, first = network_of(2), fingerprint(network_of(2), train, "cpu", False)
-    assert fingerprint(network, train, "cpu", False) == first
+
+    def digest(network=None, transform=train, device="cpu", bf16=False) -> bytes:
+        return fingerprint(network or network_of(2), View(dataset, transform, []), device, bf16)
+
+    network, first = network_of(2), digest()
     with torch.no_grad():
         network.head.weight.fill_(1)
-    assert fingerprint(network, train, "cpu", False) == first  # the head takes features, it makes none
+    assert digest(network) == first  # features come before the head
     others = [
-        fingerprint(network, val, "cpu", False),
-        fingerprint(network, get_transforms(40)[0], "cpu", False),
-        fingerprint(network, get_transforms(32, "small")[0], "cpu", False),
-        fingerprint(network, lambda picture: train(picture) // 2, "cpu", False),
-        fingerprint(network, train, "cuda", False),
-        fingerprint(network, train, "cpu", True),
+        digest(transform=val),
+        digest(transform=get_transforms(40)[0]),
+        digest(transform=get_transforms(32, "small")[0]),
+        digest(transform=lambda picture: train(picture) // 2),
+        digest(device="cuda"),
+        digest(bf16=True),
     ]
     network.backbone[1].running_mean += 0.01
-    others.append(fingerprint(network, train, "cpu", False))
+    others.append(digest(network))
     network = network_of(2)
     network.normalize.mean += 0.01
-    others.append(fingerprint(network, train, "cpu", False))
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "mine.py").write_text("changed")
-    monkeypatch.setattr(features, "__file__", str(tmp_path / "features.py"))
-    others.append(fingerprint(network_of(2), train, "cpu", False))
+    others.append(digest(network))
+    network = network_of(2)
+    network.backbone[2] = nn.LeakyReLU()
+    others.append(digest(network))
     assert len({first, *others}) == len(others) + 1
+
+
+def test_the_code_of_the_network_counts_and_that_of_others_does_not(photos, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module, dataset = tmp_path / "halved.py", get_data("imagefolder", photos).train
+    found = []
+    for code in ("x / 2", "x / 2", "x / 3"):
+        module.write_text(
+            f"from torch import nn\n\n\nclass Halved(nn.Module):\n    def forward(self, x):\n        return {code}\n"
+        )
+        (tmp_path / f"another_{len(found)}.py").write_text("")
+        importlib.invalidate_caches()
+        network = network_of(2)
+        network.backbone.append(importlib.import_module("halved").Halved())
+        found.append(fingerprint(network, View(dataset, get_transforms(32)[1], []), "cpu", False))
+        del sys.modules["halved"]
+    assert found[0] == found[1] != found[2]
 
 
 def test_a_pass_that_was_killed_goes_on_where_it_was(kept, computed):
     first = kept().features(np.arange(24), np.zeros(24, int))
-    (file,) = kept.folder.parent.glob("cache/features/*/*.32")
+    (file,) = kept.folder.parent.glob("cache/features/*/*.records")
     os.truncate(file, file.stat().st_size // 2 + 5)  # in the midst of a record
     computed.clear()
     again = kept().features(np.arange(24), np.zeros(24, int))
@@ -174,14 +204,14 @@ def test_an_own_data_set_is_computed_each_time(tmp_path, computed, monkeypatch):
     for colour in ("red", "blue"):
         Mine.colour = colour
         loader = make_loaders(data, *get_transforms(32), batch_size=8, num_workers=0).val
-        found = keep_features(network_of(2), loader, data.folder, tmp_path / "cache")
+        found = cache_features(network_of(2), loader, data.folder, tmp_path / "cache")
         with torch.no_grad():
             expected = network_of(2).eval().features(next(iter(loader))[0])
         assert torch.allclose(next(iter(found))[0].float(), expected, atol=2e-3)
     assert len(computed) == 16
     for work, args, options in undone:
         work(*args, **options)
-    assert not list((tmp_path / "cache").rglob("*.32"))
+    assert not list((tmp_path / "cache").rglob("*.records"))
 
 
 def test_features_beyond_float16_are_refused(kept):
@@ -308,3 +338,131 @@ def test_several_labels_on_an_image(photos, tmp_path, computed, project):
     run = main(Config(dataset="csv", data_dir=table, model="small", epochs=2, **options), project)
     assert computed
     assert "val_exact" in json.loads(run.metrics.read_text())
+
+
+def check_that_the_best_epoch_has_the_final_metrics(run: Run) -> None:
+    """Training validates on features, the final scores are those of whole images through the whole network."""
+    rows = list(csv.DictReader(run.log.open(encoding="utf-8")))
+    metrics = json.loads(run.metrics.read_text())
+    best = rows[metrics["best_epoch"] - 1]
+    assert float(best["val_loss"]) == pytest.approx(metrics["val_loss"], abs=2e-3)
+    assert float(best["val_acc"]) / 100 == pytest.approx(metrics["val_acc"])
+    assert float(best["val_f1"]) == pytest.approx(metrics["val_f1"])
+    assert len({row["val_loss"] for row in rows}) == len(rows)  # the head learns
+
+
+class Drawn(Dataset):
+    """Noise of one colour for each class, in the way of torchvision's data sets: a root, and targets."""
+
+    def __init__(self, root: Path, n: int = 24, **_: object) -> None:
+        self.root, self.targets = root, [i % 3 for i in range(n)]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        values = np.random.default_rng(index).integers(0, 120, (40, 40, 3))
+        values[..., self.targets[index]] += 100
+        return Image.fromarray(values.astype(np.uint8)), self.targets[index]
+
+
+def folder_of(name: str, tmp_path: Path, photos: Path, monkeypatch) -> Path:
+    """Images for a data set, in the layout that it reads."""
+    files = sorted(photos.rglob("*.jpg"))
+    folder = tmp_path / "images"
+    folder.mkdir()
+    if name == "csv":
+        rows = [f"{photos / file},{file.parent.name}" for file in files]
+        (folder / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    elif name == "my_dataset":
+        for i, file in enumerate(files):
+            (folder / f"{file.parent.name}_{i:02}.jpg").write_bytes(file.read_bytes())
+    elif name == "demo":
+        draw_demo(folder / "demo", {"train": 12, "val": 8})
+        return folder / "demo"
+    elif name == "tiny_imagenet":
+        for i, file in enumerate(files):
+            part = "val/images" if i % 4 == 0 else f"train/{file.parent.name}/images"
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            (folder / part / f"{i}.JPEG").write_bytes(file.read_bytes())
+        rows = [f"{i}.JPEG\t{file.parent.name}\t0\t0\t9\t9" for i, file in enumerate(files) if i % 4 == 0]
+        (folder / "val" / "val_annotations.txt").write_text("\n".join(rows))
+    elif name in PUBLISHED:
+        known = PUBLISHED[name]
+        drawn = partial(known.func, lambda root, **settings: Drawn(root), *known.args[1:])
+        monkeypatch.setitem(DATASETS, name, drawn)
+        (folder / known.args[2]).mkdir(parents=True)
+    else:
+        return photos
+    return folder
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_the_metrics_of_the_best_epoch_are_the_final_ones(name, train, photos, tmp_path, monkeypatch):
+    folder = folder_of(name, tmp_path, photos, monkeypatch)
+    if name == "demo":
+        monkeypatch.setattr("runs.data_folder", lambda *_: folder)
+        folder = None
+    run = train(model="small", dataset=name, data_dir=folder, epochs=4, lr=0.01)
+    check_that_the_best_epoch_has_the_final_metrics(run)
+
+
+class Own(Dataset):
+    """A data set of one's own: a list of files, or a function that draws."""
+
+    def __init__(self, read: Callable[[int], Image.Image], n: int, **attributes: object) -> None:
+        self.read, self.n = read, n
+        vars(self).update(attributes)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return self.read(index), index % 2
+
+
+def own_datasets(photos: Path) -> dict[str, Own]:
+    """Data sets such as people write."""
+    files = sorted(photos.rglob("*.jpg"), key=lambda file: file.name)
+    mixed = [*files]
+    random.Random(1).shuffle(mixed)
+    names = [file.name for file in files]  # each of them twice
+
+    def drawn_anew(index: int) -> Image.Image:
+        values = np.random.randint(0, 120, (40, 40, 3))
+        values[..., index % 2] += torch.randint(60, 100, ()).item() + random.randrange(20)
+        return Image.fromarray(values.astype(np.uint8))
+
+    return {
+        "shuffled": Own(lambda index: Image.open(mixed[index]), len(files)),
+        "duplicates": Own(lambda index: Image.open(files[index // 4]), len(files), files=names),
+        "lazy": Own(lambda index: Image.open(files[index]), len(files), targets=[i % 2 for i in range(len(files))]),
+        "drawn": Own(drawn_anew, 60),
+    }
+
+
+@pytest.mark.parametrize("name", ["shuffled", "duplicates", "lazy", "drawn"])
+@pytest.mark.parametrize("views", [2, "fresh"])
+def test_the_same_for_data_sets_of_all_kinds(name, views, train, photos, monkeypatch):
+    def own(data_dir: Path, fractions, seed) -> Data:
+        dataset = own_datasets(photos)[name]
+        return Data(*fill_in(dataset, None, None, fractions, seed), ["a", "b"], folder=data_dir)
+
+    monkeypatch.setitem(DATASETS, "own", own)
+    run = train(model="small", dataset="own", split=(0.4, 0.3, 0.3), epochs=4, lr=0.01, views=views)
+    check_that_the_best_epoch_has_the_final_metrics(run)
+    assert not [path for path in run.folder.parents[1].rglob("*.records") if "run-" not in str(path)]
+
+
+def test_a_label_that_changes_from_reading_to_reading_is_refused(train, monkeypatch):
+    class Random(Own):
+        def __getitem__(self, index):
+            return self.read(index), random.randrange(2)
+
+    def own(data_dir: Path, fractions, seed) -> Data:
+        dataset = Random(lambda _: Image.new("RGB", (40, 40)), 60, targets=[i % 2 for i in range(60)])
+        return Data(*fill_in(dataset, None, None, fractions, seed), ["a", "b"], folder=data_dir)
+
+    monkeypatch.setitem(DATASETS, "own", own)
+    with pytest.raises(UserError, match="another label each time it is read"):
+        train(model="small", dataset="own", epochs=2)
