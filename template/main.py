@@ -11,7 +11,7 @@ import logging
 
 from config import Config
 from Project import Project, Run, project
-from runs import choose_dataset, data_folder, parse_config, run_folder, suit
+from runs import choose_dataset, data_folder, parse_config, resolve, run_folder
 from utils import run_script
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def main(config: Config, project: Project = project) -> Run:
     from distributed import connect, rank, synchronize, wrap
     from features import cache_features, choose_views
     from find_lr import check_find_lr, find_lr
-    from losses import check_loss, get_loss
+    from losses import LOSSES, check_loss, get_loss
     from metrics import METRICS, accuracy
     from models import build_network, check_batch, check_compile
     from models.mixing import mix
@@ -57,6 +57,8 @@ def main(config: Config, project: Project = project) -> Run:
         check_compile(device)
     check_find_lr(config.find_lr and not config.resume)
     metrics = {name: lookup(name, METRICS, "metric") for name in config.metrics}
+    if config.loss:
+        lookup(config.loss, LOSSES, "loss")
     check_trackers(config.trackers)
     before = Run(config.resume) if config.resume else None
     state = load_state(before, config.epochs) if before else None
@@ -67,10 +69,12 @@ def main(config: Config, project: Project = project) -> Run:
     folder = data_folder(config, project)
     data = get_data(config.dataset, folder, config.split, config.split_seed, before, config.fold)
     logger.info("%s: %s", config.dataset, data)
-    config = suit(config, data)
-    check_loss(config.loss, len(data.classes), data.multilabel)
-    train_transform, val_transform = get_transforms(config.image_size, config.augmentation)
     findings = check(data, project.cache_dir, config)
+    network, config = build_network(config, len(data.classes), findings.statistics, device, state and state["network"])
+    config = resolve(config, data, network)
+    check_loss(config.loss, len(data.classes), data.multilabel)
+    config = choose_views(config, network)
+    train_transform, val_transform = get_transforms(config.image_size, config.augmentation)
     class_weights, image_weights = balance(config.balance, data)
     loss = get_loss(config.loss, class_weights, device)
     train_dl, val_dl, test_dl = make_loaders(
@@ -85,8 +89,6 @@ def main(config: Config, project: Project = project) -> Run:
     if config.keep_pictures:
         keep_pictures(data.folder, project.cache_dir, train_dl, val_dl)
 
-    network, config = build_network(config, len(data.classes), findings.statistics, device, state and state["network"])
-    config = choose_views(config, network)
     loss = mix(config.mix, network, loss, len(data.classes))
     check_batch(network, val_dl, smallest=len(train_dl.sampler) % train_dl.batch_size or train_dl.batch_size)
 

@@ -65,6 +65,28 @@ SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, int], LRScheduler] | None]
 }
 
 
+HEAD_LR, HEAD_STEPS = 3e-3, 40  # for the head alone, up to so many steps an epoch
+FINE_TUNING_LR, SCRATCH_LR = 1e-4, 1e-3
+BACKBONE_SHARE = 1 / 30  # of the head's learning rate for a stage that begins to train: at the head's it forgets
+
+
+def default_lr(config: Config, network: Classifier, n_images: int) -> float:
+    """Return the learning rate at the start, where none is given.
+
+    Args:
+        config: batch_size, optimizer, weights.
+        network: the head of a frozen one takes a higher learning rate, but the lower, the more steps an epoch has: the
+            loss of 1,400 steps an epoch rises at a rate that 200 images need to get anywhere.
+        n_images: in the training set.
+    """
+    steps = math.ceil(n_images / config.batch_size)
+    if network.frozen:
+        lr = HEAD_LR * min(1.0, math.sqrt(HEAD_STEPS / steps))
+    else:
+        lr = SCRATCH_LR if config.weights == "none" else FINE_TUNING_LR
+    return float(f"{10 * lr if config.optimizer == 'sgd' else lr:.2g}")
+
+
 def make_optimizer(config: Config, network: Classifier) -> torch.optim.Optimizer:
     """The optimizer that the options ask for, over what trains now or will be unfrozen later.
 
@@ -91,17 +113,18 @@ def make_optimizer(config: Config, network: Classifier) -> torch.optim.Optimizer
 
 
 def staged_groups(network: Classifier, lr: float) -> list[dict[str, Any]]:
-    """A parameter group for the head and one for each stage of the backbone, from the head to the picture.
+    """Return a parameter group for the head and one for each stage of the backbone, from the head to the image.
 
-    Each has a rate 2.6 times smaller than the one behind it: "discriminative fine-tuning" (Howard and Ruder, "Universal
-    Language Model Fine-tuning for Text Classification", ACL 2018).
+    Each stage has a learning rate 2.6 times smaller than the one behind it: "discriminative fine-tuning" (Howard and
+    Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018).
 
     Args:
         network: of any number of stages.
-        lr: the rate of the head.
+        lr: the learning rate of the head; the last stage begins at a 30th of it, see BACKBONE_SHARE.
     """
     parts = [list(network.head.parameters())]
     parts += [[p for module in stage for p in module.parameters()] for stage in reversed(network.stages())]
     staged = {id(p) for part in parts for p in part}
     parts[-1] += [p for p in network.parameters() if id(p) not in staged]
-    return [{"params": part, "lr": lr / 2.6**depth} for depth, part in enumerate(parts)]
+    rates = [lr, *(lr * BACKBONE_SHARE / 2.6**depth for depth in range(len(parts) - 1))]
+    return [{"params": part, "lr": rate, "initial_lr": rate} for part, rate in zip(parts, rates, strict=True)]

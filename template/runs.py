@@ -138,19 +138,26 @@ def choose_dataset(config: Config, project: Project) -> Config:
     return replace(config, dataset=name, data_dir=config.data_dir and config.data_dir.resolve())
 
 
-def suit(config: Config, data: "Data") -> Config:
-    """Fills in what depends on the data where it was not given: image size, augmentation, loss.
+def resolve(config: Config, data: "Data", network: "Classifier") -> Config:
+    """Give each option that is still None the value that suits the data and the network.
 
-    Photographs are shown to a published network as large as it was made for; small pictures stay small.
+    Args:
+        config: with weights and freeze filled in.
+        data: its size, its labels and what it suggests.
+        network: as it will be trained.
     """
     from models import suited_size
+    from optim import default_lr
 
     size, fixed = suited_size(config.model)
+    # Features that were learned at one size are worth less at another; from scratch, small images are quicker.
+    as_trained = size and (fixed or config.weights != "none" or data.image_size == 224)
     return replace(
         config,
-        image_size=config.image_size or (size if size and (fixed or data.image_size == 224) else data.image_size),
+        image_size=config.image_size or (size if as_trained else data.image_size),
         augmentation=config.augmentation or data.augmentation,
         loss=config.loss or ("bce" if data.multilabel else "cross_entropy"),
+        lr=config.lr or default_lr(config, network, len(data.train)),
     )
 
 

@@ -41,18 +41,18 @@ class Mistake:
 MISTAKES = [
     Mistake(
         1,
-        "plateau watches accuracy with mode min",
+        "plateau watches the loss with mode max",
         "callbacks/__init__.py",
         "plateau = ReduceLROnPlateau(monitor=MONITOR, mode=MODE",
-        'plateau = ReduceLROnPlateau(monitor=MONITOR, mode="min"',
-        "accuracy_that_rises",
+        'plateau = ReduceLROnPlateau(monitor=MONITOR, mode="max"',
+        "loss_that_falls",
     ),
     Mistake(
         2,
-        "checkpoint watches loss, the others accuracy",
+        "checkpoint watches accuracy, the others loss",
         "callbacks/__init__.py",
         "BestWeights(run, network, monitor=MONITOR, mode=MODE)",
-        'BestWeights(run, network, monitor="val_loss", mode="min")',
+        'BestWeights(run, network, monitor="val_acc", mode="max")',
         "best_is_what_all_three",
     ),
     Mistake(
@@ -336,7 +336,7 @@ MISTAKES = [
         19,
         "early-stop counter lost on resume",
         "callbacks/SaveState.py",
-        'self.stop.best, self.stop.wait = self.state["best"], self.state["wait"]',
+        'self.stop.best, self.stop.wait = self.state["stop"]["best"], self.state["stop"]["wait"]',
         "pass",
         "resumed_run_equals",
     ),

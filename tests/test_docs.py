@@ -296,6 +296,16 @@ def test_the_examples_are_a_file_and_a_line_each_and_all_work_together(desk):
     assert end["final"]["test_acc"] == json.loads((run / "metrics.json").read_text())["test_acc"]
     assert desk.run("python -", TURNED, project).strip() == "4"
 
+    limit.write_text(limit.read_text(encoding="utf-8").replace("minutes=0", "minutes=60"), encoding="utf-8")
+    words = "--dataset arrays --data-dir pictures.npz --model convmixer --weights checkpoint/all/best.pt --epochs 3"
+    desk.run(f"python main.py {words} --run-name frozen --trackers none", cwd=project)
+    run = project / "checkpoint" / "frozen"  # validated on cached features
+    metrics = json.loads((run / "metrics.json").read_text())
+    with open(run / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[metrics["best_epoch"] - 1]["val_loss"]) == pytest.approx(metrics["val_loss"], abs=2e-3)
+    assert float(rows[metrics["best_epoch"] - 1]["val_f1"]) == pytest.approx(metrics["val_f1"])
+
 
 @pytest.fixture(scope="module")
 def helps(desk) -> dict[str, set[str]]:

@@ -58,7 +58,7 @@ class SaveState(Callback):
             raise UserError(f"{message} ({brief(error)})") from error
         self.schedule.load_state_dict(self.state["schedule"])
         self.best.current_best = self.state["best"]
-        self.stop.best, self.stop.wait = self.state["best"], self.state["wait"]
+        self.stop.best, self.stop.wait = self.state["stop"]["best"], self.state["stop"]["wait"]
 
     def on_epoch_begin(self, epoch_number: int, logs: dict) -> None:
         """Dropout, MixUp and whatever else draws: the same again in this epoch of this run, and in no other."""
@@ -76,7 +76,7 @@ class SaveState(Callback):
             "optimizer": self.model.optimizer.state_dict(),
             "schedule": {name: to_plain(value) for name, value in self.schedule.state_dict().items()},
             "best": float(self.best.current_best),
-            "wait": self.stop.wait,
+            "stop": {"best": float(self.stop.best), "wait": self.stop.wait},  # anew with each unfrozen stage
         }
         with replacing(self.run.last, "wb") as file:
             write_tensors(state, file)

@@ -34,8 +34,9 @@ from optim import SCHEDULES
 from Project import Run
 from utils import lookup
 
-# What "better" means, once for all: the rate is cut, the best weights kept and the training stopped by this figure.
-MONITOR, MODE = "val_acc", "max"
+# What "better" means, once for all: this metric cuts the learning rate, keeps the best weights and stops the training.
+# The best accuracy is noise on a small validation set, and the loss also counts how confident each answer is.
+MONITOR, MODE = "val_loss", "min"
 
 TRACKERS: dict[str, Callable[[Run, Path, DataLoader], Any]] = {
     "comet": CometCallback,
@@ -99,7 +100,7 @@ def get_callbacks(
     training: list[Callback] = [Together()] if world() > 1 else []
     training += [Rounded(), Finite(run)]
     if config.unfreeze_at:
-        training.append(Unfreeze(network, config.unfreeze_at))
+        training.append(Unfreeze(network, config.unfreeze_at, schedule, stop))
     keeper = SaveState(run, network, config.seed, schedule, best, stop, state)
     if rank() > 0:  # one process writes
         return [*training, schedule, stop, keeper]

@@ -99,7 +99,7 @@ def build_network(
         resumed: weights of an interrupted run, taken instead of those that the options name.
 
     Returns:
-        The network, and the config with weights, freeze and lr filled in.
+        The network, and the config with weights and freeze filled in.
 
     Raises:
         UserError: as `get_model` does; or it cannot be frozen or computed as asked.
@@ -132,8 +132,7 @@ def build_network(
     network.bf16 = use_bf16(config.bf16, network.frozen and config.unfreeze_at is None, device)
     if config.normalize != "imagenet":
         network.normalize = Normalize(*(statistics if config.normalize == "data" else ((0, 0, 0), (1, 1, 1))))
-    lr = config.lr or (3e-3 if network.frozen else 1e-3) * (10 if config.optimizer == "sgd" else 1)
-    return network, replace(config, weights=weights, freeze=freeze, lr=lr)
+    return network, replace(config, weights=weights, freeze=freeze)
 
 
 def load_network(run: Run) -> Classifier:

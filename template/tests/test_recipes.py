@@ -1,5 +1,6 @@
 """Networks, freezing, optimizers, schedules, losses and metrics by name: each switch changes what it says."""
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -9,20 +10,22 @@ import pytest
 import torch
 import torchmetrics.functional.classification as reference
 import torchvision
+from poutyne import EarlyStopping, ReduceLROnPlateau
 from torch import nn
 
 from callbacks import get_callbacks
 from callbacks.Schedule import Schedule
 from callbacks.Unfreeze import Unfreeze
 from config import Config
+from data import Data
 from losses import LOSSES, check_loss, get_loss
 from metrics import METRICS
-from models import MyCNN, get_model, suited_size
+from models import MODELS, MyCNN, get_model, suited_size
 from models.classifier import load_weights
 from models.published import take_off_head, weights_of
-from optim import OPTIMIZERS, SCHEDULES, make_optimizer
+from optim import OPTIMIZERS, SCHEDULES, default_lr, make_optimizer
 from Project import Run
-from runs import parse_config
+from runs import parse_config, resolve
 from utils import UserError
 
 
@@ -160,10 +163,11 @@ def test_gradual_unfreezing_with_rates_that_fall_towards_the_picture():
     network = MyCNN(2, width=8).freeze()
     optimizer = make_optimizer(Config(lr=0.26, unfreeze_at=3), network)
     rates = [group["lr"] for group in optimizer.param_groups]
-    assert rates == pytest.approx([0.26 / 2.6**i for i in range(5)])
+    assert rates == pytest.approx([0.26, *(0.26 / 30 / 2.6**i for i in range(4))])
     assert sum(p.numel() for group in optimizer.param_groups for p in group["params"]) == parameters(network)
-    callback = Unfreeze(network, 3)
-    callback.model = SimpleNamespace(network=network, device=torch.device("cpu"))
+    plateau, stop = ReduceLROnPlateau(), EarlyStopping()
+    callback = Unfreeze(network, 3, plateau, stop)
+    callback.model = plateau.model = SimpleNamespace(network=network, device=torch.device("cpu"), optimizer=optimizer)
     frozen = []
     for epoch in range(1, 8):
         callback.on_epoch_begin(epoch, {})
@@ -180,16 +184,66 @@ def test_a_run_that_unfreezes_is_resumed_to_the_same_end(train, tmp_path, projec
     options = {
         "weights": str(tmp_path / "weights.pt"),
         "unfreeze_at": 2,
-        "epochs": 4,
-        "schedule": "constant",
-        "patience": 9,
+        "epochs": 9,
+        "patience": 4,
+        "lr": 0.1,
     }
     whole = train(run_name="whole", **options)
-    part = train(run_name="part", **{**options, "epochs": 3})
-    main_script.main(parse_config(["--resume", str(part.folder), "--epochs", "4", "--trackers", "none"]), project)
-    ours, theirs = (torch.load(run.last, weights_only=True)["network"] for run in (part, whole))
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    for epochs in (3, 7):
+        part = train(run_name=f"part {epochs}", **{**options, "epochs": epochs})
+        main_script.main(parse_config(["--resume", str(part.folder), "--epochs", "9", "--trackers", "none"]), project)
+        ours, theirs = (torch.load(run.last, weights_only=True) for run in (part, whole))
+        assert all(torch.equal(ours["network"][name], theirs["network"][name]) for name in theirs["network"])
+        assert (ours["schedule"], ours["stop"]) == (theirs["schedule"], theirs["stop"])
     assert "lr_group_4" in whole.log.read_text().splitlines()[0]
+
+
+def test_patience_and_plateau_start_anew_with_each_stage(train, tmp_path):
+    """A stage that begins to train may raise the loss, which must not end the training or cut the learning rate."""
+    torch.save(MODELS["my_cnn"](2).state_dict(), tmp_path / "weights.pt")
+    run = train(weights=str(tmp_path / "weights.pt"), unfreeze_at=4, epochs=12, patience=3, lr=1e-12)
+    rows = list(csv.DictReader(run.log.open()))
+    rates = [float(row["lr_group_0"]) for row in rows]
+    assert rates[:3] == pytest.approx([1e-12, 1e-12, 1e-13])  # nothing improves, and so it is cut
+    assert rates[3:7] == pytest.approx([1e-12] * 4)  # a stage more in each of these epochs
+    assert len(rows) == 10  # after the last stage the patience is what it was
+
+
+@pytest.mark.parametrize(
+    ("options", "n_images", "lr"),
+    [
+        ({"weights": "imagenet"}, 200, 3e-3),
+        ({"weights": "imagenet"}, 1_000, 3e-3),
+        ({"weights": "imagenet"}, 90_000, 3.6e-4),
+        ({"weights": "imagenet", "optimizer": "sgd"}, 200, 3e-2),
+        ({"weights": "imagenet", "freeze": "none"}, 200, 1e-4),
+        ({"weights": "none", "freeze": "none"}, 200, 1e-3),
+        ({"weights": "none", "freeze": "none"}, 90_000, 1e-3),
+    ],
+)
+def test_the_learning_rate_where_none_is_given(options, n_images, lr):
+    network = MyCNN(2, width=8)
+    if options.get("freeze") != "none":
+        network.freeze()
+    assert default_lr(Config(**options), network, n_images) == pytest.approx(lr)
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "own_size", "size"),
+    [
+        ("resnet18", "imagenet", 64, 224),  # features are worth most at the size that they were learned at
+        ("resnet18", "none", 64, 64),
+        ("resnet18", "none", 224, 224),
+        ("efficientnet_b3", "imagenet", 64, 300),
+        ("efficientnet_b3", "none", 224, 300),
+        ("vit_b_16", "none", 64, 224),  # which takes no other
+        ("my_cnn", "none", 28, 28),
+    ],
+)
+def test_the_image_size_where_none_is_given(model, weights, own_size, size):
+    dataset = [(None, 0)] * 9
+    data = Data(dataset, dataset, dataset, ["a", "b"], image_size=own_size)
+    assert resolve(Config(model=model, weights=weights), data, MyCNN(2, width=8)).image_size == size
 
 
 def test_freezing_that_makes_no_sense_is_refused(train):

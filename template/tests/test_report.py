@@ -110,7 +110,7 @@ def test_every_figure_of_the_page_follows_from_the_tables(train):
     right = sum(row["true"] == row["predicted"] for row in rows)
     assert f"{100 * right / len(rows):.1f} %" in page
     assert f"{right} of {len(rows)};" in page
-    best = max(range(len(log)), key=lambda i: (float(log[i]["val_acc"]), -i)) + 1
+    best = min(range(len(log)), key=lambda i: float(log[i]["val_loss"])) + 1
     assert f"Best epoch {best} of 3" in page
     table = numbers_of(page)
     scores = []

@@ -159,8 +159,8 @@ def test_a_shape_that_does_not_fit_is_explained(photos):
 # Callbacks
 
 
-def simulate(config: Config, run: Run, accuracies: list[float], losses: list[float] | None = None):
-    """Plays epochs with these validation figures; returns the model double and the rates of each epoch."""
+def simulate(config: Config, run: Run, losses: list[float], accuracies: list[float] | None = None):
+    """Plays epochs with these validation metrics; returns the learning rate of each epoch, and the best epoch."""
     from poutyne import Model
     from poutyne.framework.callbacks.callbacks import CallbackList
 
@@ -176,10 +176,10 @@ def simulate(config: Config, run: Run, accuracies: list[float], losses: list[flo
     model.stop_training = False
     callbacks.on_train_begin({})
     rates = []
-    for epoch, accuracy in enumerate(accuracies, start=1):
+    for epoch, loss in enumerate(losses, start=1):
         with torch.no_grad():
             network.head.bias.fill_(epoch)
-        loss = (losses or [1.0] * len(accuracies))[epoch - 1]
+        accuracy = (accuracies or [80.0] * len(losses))[epoch - 1]
         callbacks.on_epoch_end(
             epoch,
             {"epoch": epoch, "time": 1.0, "loss": loss, "acc": accuracy, "val_loss": loss, "val_acc": accuracy},
@@ -190,27 +190,26 @@ def simulate(config: Config, run: Run, accuracies: list[float], losses: list[flo
     return rates, torch.load(run.best, weights_only=True)["head.bias"][0].item()
 
 
-def test_an_accuracy_that_rises_never_cuts_the_rate(tmp_path):
-    rates, _ = simulate(Config(epochs=20), Run(tmp_path / "run"), [50 + i for i in range(20)])
+def test_a_loss_that_falls_never_cuts_the_rate(tmp_path):
+    rates, _ = simulate(Config(epochs=20), Run(tmp_path / "run"), [2 - i / 20 for i in range(20)])
     assert rates == [1.0] * 20
 
 
 def test_a_plateau_cuts_the_rate_and_then_stops_the_training_well_before_the_end(tmp_path):
-    rates, _ = simulate(Config(epochs=20), Run(tmp_path / "run"), [80.0] * 20)
+    rates, _ = simulate(Config(epochs=20), Run(tmp_path / "run"), [0.5] * 20)
     assert len(rates) <= 12
     assert rates[0] == 1.0
     assert rates[-1] == pytest.approx(0.1)
 
 
 def test_the_first_of_equals_is_the_best(tmp_path):
-    accuracies = [60, 87.9999969, 87.9999992, 88.0000005]  # 44 of 50 each, averaged over other batches
-    _, best = simulate(Config(epochs=20), Run(tmp_path / "run"), accuracies)
+    _, best = simulate(Config(epochs=20), Run(tmp_path / "run"), [0.6, 0.5, 0.5, 0.5])
     assert best == 2
 
 
 def test_best_is_what_all_three_say_it_is(tmp_path):
-    accuracies, losses = [60, 90, 80, 80], [0.1, 0.9, 0.5, 0.4]
-    _, best = simulate(Config(epochs=20), Run(tmp_path / "run"), accuracies, losses)
+    losses, accuracies = [0.9, 0.1, 0.5, 0.4], [60, 80, 90, 90]
+    _, best = simulate(Config(epochs=20), Run(tmp_path / "run"), losses, accuracies)
     assert best == 2
 
 
@@ -296,7 +295,7 @@ def test_the_scores_are_those_of_the_best_weights(train, monkeypatch):
     monkeypatch.setitem(TRACKERS, "spoiler", lambda *_: Spoiler())
     run = train(trackers=("spoiler",))
     log, metrics = read_log(run), read(run.metrics)
-    best = max(log, key=lambda row: float(row["val_acc"]))
+    best = min(log, key=lambda row: float(row["val_loss"]))
     assert metrics["best_epoch"] == int(best["epoch"])
     assert metrics["val_acc"] == pytest.approx(float(best["val_acc"]) / 100, abs=1e-6)
     assert metrics["val_loss"] == pytest.approx(float(best["val_loss"]), abs=1e-5)
@@ -344,8 +343,8 @@ def test_a_resumed_run_equals_one_never_stopped(train, project, monkeypatch, mod
     ours, theirs = (torch.load(run.best, weights_only=True) for run in (stopped, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     ours, theirs = (torch.load(run.last, weights_only=True) for run in (stopped, whole))
-    assert {k: ours[k] for k in ("epoch", "stopped", "best", "wait", "schedule")} == {
-        k: theirs[k] for k in ("epoch", "stopped", "best", "wait", "schedule")
+    assert {k: ours[k] for k in ("epoch", "stopped", "best", "stop", "schedule")} == {
+        k: theirs[k] for k in ("epoch", "stopped", "best", "stop", "schedule")
     }
 
 
