@@ -63,7 +63,7 @@ def write_page(run: Run, scores: Scores, dataset: Dataset, part: str, path: Path
         "calibration_error": bins_of(*scores.claims).error,
         "sure": sure[1] if sure else "",
         "batch": encoded((run / "train_batch.png").read_bytes(), "png") if (run / "train_batch.png").exists() else "",
-        "spent": spent(log),
+        "times": times(run),
         "all_options": options(described["options"]),
         "versions": ", ".join(f"{name} {value}" for name, value in described["versions"].items() if value)
         + (f"; commit {described['git_commit']}" if described.get("git_commit") else ""),
@@ -197,13 +197,16 @@ def encoded(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def spent(log: Mapping[str, list[float]]) -> str:
-    """A sentence about the time of the training."""
-    total = sum(log["time"])
-    shares = [
-        f"{label} {100 * sum(log[name]) / max(total, 1e-9):.0f} %" for name, label in plots.TIMES.items() if name in log
-    ]
-    return f"{len(log['epoch'])} epochs took {total:.0f} s: {', '.join(shares)}."
+def times(run: Run) -> dict[str, Any] | None:
+    """Read what the command that trained spent its time on: seconds and per cent; None where it has not ended."""
+    if not run.times.exists():
+        return None
+    found = read_json(run.times)
+    seconds = np.array(list(found["seconds"].values()))
+    ends = np.round(100 * seconds.cumsum() / seconds.sum(), 1)  # rounded one by one, shares might not add up to 100
+    shares = np.diff(ends, prepend=0)
+    parts = list(zip(found["seconds"], seconds, shares, strict=True))
+    return {"total": seconds.sum(), "resumed_after": found["resumed_after"], "parts": parts}
 
 
 def looked_at(run: Run) -> dict[str, Any]:

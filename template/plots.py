@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from calibration import Bins
 
 # Columns of log.csv that callbacks/Log.py adds, and what they are called.
-TIMES = {"wait_time": "waiting for pictures", "train_time": "training", "val_time": "validation"}
+TIMES = {"wait_time": "waiting for images", "train_time": "training", "val_time": "validation"}
 
 
 def image_grid(images: Sequence[Any], titles: Sequence[str], columns: int = 8) -> Figure:

@@ -2,9 +2,11 @@
 
 import csv
 import html
+import importlib
 import json
 import re
 import shutil
+import time
 import xml.etree.ElementTree
 from pathlib import Path
 
@@ -15,13 +17,14 @@ from PIL import Image
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 import evaluate
+import main as main_script
 import predict
 from calibration import bins_of, calibrate, f1_interval, fit_temperature, interval, threshold_for
 from data.demo import draw_demo
 from page import figures
 from Project import Run
-from runs import load_run
-from scores import read_scores
+from runs import load_run, parse_config
+from scores import read_scores, score
 
 
 def read(file: Path) -> list[dict[str, str]]:
@@ -103,6 +106,77 @@ def numbers_of(page: str) -> dict[str, list[str]]:
     return {row.split("</td>")[0]: re.findall(r">([^<>]+)</td>", "<td>" + row) for row in rows}
 
 
+def times_of(page: str) -> dict[str, tuple[float, float]]:
+    """Seconds and per cent of each part of the command."""
+    section = page.split("<h2>Where the time went</h2>")[1].split("</section>")[0]
+    rows = re.findall(r"<td>([^<]+)</td><td>([\d.]+)</td><td>([\d.]+) %</td>", section)
+    return {name: (float(seconds), float(share)) for name, seconds, share in rows}
+
+
+OF_EPOCHS = {"waiting for images": "wait_time", "training": "train_time", "validation": "val_time"}
+PARTS = {"start-up", "checking images", *OF_EPOCHS, "callbacks", "scoring and report"}
+
+
+def test_the_times_of_a_run_are_those_of_the_whole_command(train, monkeypatch):
+    moments = {}
+
+    def spy(where: str, name: str, seconds: float) -> None:
+        original = getattr(importlib.import_module(where), name)
+
+        def slower(*args, **options):
+            moments[name] = time.perf_counter()
+            time.sleep(seconds)
+            return original(*args, **options)
+
+        monkeypatch.setattr(f"{where}.{name}", slower)
+
+    spy("data", "get_data", 0.4)
+    spy("data.check", "check", 0.2)
+    spy("data", "make_loaders", 0.4)
+    spy("report", "write_page", 0)
+    begin = time.perf_counter()
+    run = train(run_name="a", epochs=3, patience=3)
+    seconds = json.loads(run.times.read_text())["seconds"]
+    assert set(seconds) >= PARTS
+    assert min(seconds.values()) >= 0
+    assert sum(seconds.values()) == pytest.approx(moments["write_page"] - begin, abs=0.1)
+    assert seconds["checking images"] == pytest.approx(moments["make_loaders"] - moments["check"], abs=0.1)
+    assert seconds["start-up"] > 0.8
+    log = read(run.log)
+    for name, column in OF_EPOCHS.items():
+        assert seconds[name] == pytest.approx(sum(float(row[column]) for row in log))
+    page = run.report.read_text(encoding="utf-8")
+    shown = times_of(page)
+    assert f"main.py took {sum(seconds.values()):.1f} s" in page
+    assert "resumed" not in page
+    for name, (spent, share) in shown.items():
+        assert spent == pytest.approx(seconds[name], abs=0.06)
+        assert share == pytest.approx(100 * seconds[name] / sum(seconds.values()), abs=0.11)
+    assert list(shown) == list(seconds)
+    assert sum(share for _, share in shown.values()) == pytest.approx(100)
+
+
+def test_the_times_of_a_resumed_run_are_those_of_the_last_command(train, project):
+    def resume(epochs: int) -> Run:
+        config = parse_config(["--resume", str(first.folder), "--epochs", str(epochs), "--trackers", "none"])
+        return main_script.main(config, project)
+
+    first = train(run_name="a", epochs=2, patience=9)
+    run = resume(epochs=3)
+    found, log = json.loads(run.times.read_text()), read(run.log)
+    assert found["resumed_after"] == 2
+    assert found["seconds"]["training"] == pytest.approx(float(log[2]["train_time"]))
+    assert "last command, which resumed the run after epoch 2." in run.report.read_text(encoding="utf-8")
+    run = resume(epochs=3)  # nothing is left to train
+    found = json.loads(run.times.read_text())
+    assert found["resumed_after"] == 3
+    assert [found["seconds"][name] for name in OF_EPOCHS] == [0, 0, 0]
+    assert sum(share for _, share in times_of(run.report.read_text(encoding="utf-8")).values()) == pytest.approx(100)
+    run.times.unlink()  # as where the command was killed before its end
+    evaluate.main(evaluate.Options(run.folder, num_workers=0, device="cpu"))
+    assert times_of(run.report.read_text(encoding="utf-8")) == {}
+
+
 @pytest.mark.draws
 def test_every_figure_of_the_page_follows_from_the_tables(train):
     run = train(epochs=3, patience=3)
@@ -132,8 +206,6 @@ def test_every_figure_of_the_page_follows_from_the_tables(train):
     )
     shown = re.findall(r'alt="([^"]+)" loading="lazy"', page)
     assert shown == [row["file"] for row in wrong][:24]
-    total = sum(float(row["time"]) for row in log)
-    assert f"3 epochs took {total:.0f} s" in page
     for row in log:
         parts = [float(row[name]) for name in ("wait_time", "train_time", "val_time")]
         assert all(part > 0 for part in parts)
@@ -144,7 +216,9 @@ def test_every_figure_of_the_page_follows_from_the_tables(train):
 
     run.report.unlink()
     evaluate.main(evaluate.Options(run.folder, num_workers=0, device="cpu"))
-    assert numbers_of(run.report.read_text(encoding="utf-8")) == table
+    again = run.report.read_text(encoding="utf-8")
+    assert numbers_of(again) == table
+    assert times_of(again) == times_of(page)
     evaluate.main(evaluate.Options(run.folder, split="val", num_workers=0, device="cpu"))
     assert "val images" in (run / "evaluate-val.html").read_text(encoding="utf-8")
 
@@ -278,8 +352,6 @@ def test_equal_probabilities_stand_on_one_side_of_a_threshold():
 
 
 def test_f1_is_the_mean_over_the_classes_that_occur():
-    from scores import score
-
     logits = torch.nn.functional.one_hot(torch.tensor([0, 0, 1, 1]), 3) * 5.0
     loss = torch.nn.functional.cross_entropy
     assert score(logits, torch.tensor([0, 0, 1, 1]), loss).metrics["f1"] == 1
@@ -290,8 +362,6 @@ def test_f1_is_the_mean_over_the_classes_that_occur():
 
 
 def test_load_run_gives_the_answers_that_were_given_not_those_of_rounded_figures(train):
-    from scores import read_scores
-
     run = train(epochs=1)
     a, b = json.loads(run.classes.read_text())
     run.predictions.write_text(
