@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 import plots
-from calibration import Calibration, bins_of, f1_interval, interval, load_calibration
+from calibration import Calibration, bins_of, count_answers, f1_interval, interval, load_calibration
 from callbacks import MONITOR
 from config import Config, dashes
 from data.splits import classes_of, file_names
@@ -118,22 +118,21 @@ def sureness(scores: Scores, calibration: Calibration) -> tuple[dict[str, str], 
     if scores.multilabel or calibration.risk is None:
         return None
     if calibration.threshold is None:
-        return (
-            {"value": "–", "more": "the validation set cannot tell"},
-            f"The validation set is too small, or its surest answers are wrong, to promise that at most "
-            f"{100 * calibration.risk:g} % of pictures get a wrong answer: predict.py always answers.",
-        )
+        return {"value": "–", "more": "the validation set cannot tell"}, calibration.promise
     p, right = scores.claims
     kept = p >= calibration.threshold
-    wrong = int((kept & ~right).sum())
+    n_kept, wrong = int(kept.sum()), int((kept & ~right).sum())
     rule = f"Below a probability of {calibration.threshold:.3f} predict.py says unsure."
     if not calibration.threshold:
         rule = "predict.py may always answer."
     return (
-        {"value": f"{100 * kept.mean():.0f} %", "more": f"{wrong} of these {kept.sum()} are wrong"},
-        f"{rule} That was found on the validation set: of pictures like those at most {100 * calibration.risk:g} % get "
-        "a wrong answer, on average over such sets (conformal risk control, Angelopoulos et al., 2024). Of the images "
-        f"here it answers {100 * kept.mean():.0f} %, and {wrong} of {len(p)} get a wrong answer.",
+        {
+            "value": f"{100 * kept.mean():.0f} %",
+            "more": f"{wrong} of these {n_kept} wrong ({100 * wrong / max(n_kept, 1):.1f} %); "
+            f"{100 * wrong / len(p):.1f} % of all images",
+        },
+        f"{rule} {calibration.promise} (Conformal risk control, Angelopoulos et al., 2024.) Here, "
+        f"{count_answers(len(p), n_kept, wrong)}.",
     )
 
 

@@ -62,7 +62,7 @@ def write_report(
             calibration.json, or thresholds.json where an image can have several classes; and times.json.
         model: with the best weights.
         loss: takes logits and labels.
-        risk: the share of wrong answers that predict.py may give.
+        risk: the share of all images that predict.py may answer wrongly.
         val_dl, test_dl: the parts to score.
         trackers: get the figures too.
         stopwatch: of the command, with a lap "training" behind it.
@@ -93,6 +93,9 @@ def write_report(
     for tracker in trackers:
         tracker.log_results(metrics, test.confusion, classes)
     logger.info("best epoch: %d of %d\nvalidation: %s\ntest:       %s", best, len(log["epoch"]), val, test)
+    if calibration.risk is not None:
+        level = logging.WARNING if calibration.threshold is None else logging.INFO
+        logger.log(level, "%s", calibration.promise)
     logger.info("All of it is in %s; open %s", run.folder, run.report.name)
 
 

@@ -19,9 +19,9 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 import evaluate
 import main as main_script
 import predict
-from calibration import bins_of, calibrate, f1_interval, fit_temperature, interval, threshold_for
+from calibration import Calibration, bins_of, calibrate, f1_interval, fit_temperature, interval, threshold_for
 from data.demo import draw_demo
-from page import figures
+from page import figures, sureness
 from Project import Run
 from runs import load_run, parse_config
 from scores import read_scores, score
@@ -83,6 +83,32 @@ def test_few_pictures_promise_nothing():
     assert kept <= 0.9876547  # rounded up it would keep none of those it was chosen for
     assert kept > 0.98
     assert threshold_for(np.full(50, 0.7), np.arange(50) > 9, 0.05) is None  # equals stand or fall together
+
+
+def test_what_the_answers_given_are_worth_is_counted_on_the_validation_set():
+    logits, labels = claims(300, 2.0)
+    known = calibrate(logits, labels, 0.05)
+    p, guess = (logits / known.temperature).softmax(dim=1).max(dim=1)
+    answered = p >= known.threshold
+    wrong = answered & (guess != labels)
+    assert 0 < answered.sum() < 300
+    assert (known.n_images, known.n_answered, known.n_wrong) == (300, answered.sum(), wrong.sum())
+    assert "at most 5 % get a wrong answer" in known.promise
+    assert "images like those it was trained on" in known.promise
+    assert f"{100 * wrong.sum() / answered.sum():.1f} % of the answers given" in known.promise
+    assert f"{100 * wrong.sum() / 300:.1f} % of all images" in known.promise
+
+
+def test_why_nothing_is_promised_is_said():
+    right, wrong = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 9.0]])
+    few = calibrate(right.repeat(18, 1), torch.zeros(18, dtype=torch.int64), 0.05)
+    assert few.threshold is None
+    assert "--risk 0.05 cannot be promised" in few.promise
+    assert "18 validation images can promise no less than 1/19 (5.3 %)" in few.promise
+    misled = calibrate(torch.cat([wrong, right.repeat(30, 1)]), torch.zeros(31, dtype=torch.int64), 0.05)
+    assert misled.threshold is None
+    assert "most confident answers on the validation set are wrong" in misled.promise
+    assert (misled.n_answered, misled.n_wrong) == (31, 1)  # every image is answered
 
 
 def test_calibration_error_and_intervals_are_the_known_ones():
@@ -223,6 +249,16 @@ def test_every_figure_of_the_page_follows_from_the_tables(train):
     assert "val images" in (run / "evaluate-val.html").read_text(encoding="utf-8")
 
 
+def test_the_page_counts_wrong_answers_among_those_given_and_among_all_images():
+    p = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4], [0.4, 0.6]])
+    scores = score(p.log(), torch.tensor([0, 1, 0, 1, 1]), torch.nn.functional.cross_entropy)
+    card, told = sureness(scores, Calibration(1.0, 0.05, 0.65, 200, 180, 9))
+    assert card == {"value": "60 %", "more": "1 of these 3 wrong (33.3 %); 20.0 % of all images"}
+    assert "at most 5 % get a wrong answer" in told
+    assert "180 of 200 images are answered and 9 of them wrongly: 5.0 % of the answers given, 4.5 % of all" in told
+    assert "Here, 3 of 5 images are answered and 1 of them wrongly: 33.3 % of the answers given, 20.0 % of all" in told
+
+
 def test_names_on_the_page_are_text(train, tmp_path):
     data = tmp_path / "data"
     draw_demo(data, {"train": 8, "val": 6}, seed=2)
@@ -312,6 +348,23 @@ def test_predict_says_unsure_where_it_is(trained, photos, tmp_path, capsys):
             assert entry["sure"] == (float(row["probability"]) > threshold)
         assert entry["classes"][0]["class"] == expected["predicted"]
     assert "unsure" in capsys.readouterr().out
+
+
+def test_training_and_predict_warn_where_nothing_can_be_promised(train, photos, capsys, caplog):
+    run = train(epochs=1)  # 8 validation images
+    assert "--risk 0.05 cannot be promised" in caplog.text
+    assert "--risk 0.05 cannot be promised" in html.unescape(run.report.read_text(encoding="utf-8"))
+    capsys.readouterr()
+    image = next(photos.rglob("*.jpg"))
+    predict.main(predict.Options(run.folder, (image,), device="cpu"))
+    told = capsys.readouterr()
+    assert told.err.startswith("warning: --risk 0.05 cannot be promised")
+    assert "8 validation images can promise no less than 1/9" in told.err
+    assert "warning" not in told.out
+    caplog.clear()
+    train(epochs=1, risk=0.9)
+    assert "at most 90 % get a wrong answer" in caplog.text
+    assert "cannot be promised" not in caplog.text
 
 
 def test_predict_gives_the_k_most_probable_and_takes_patterns(trained, photos, tmp_path, exit_of):
