@@ -56,6 +56,7 @@ class Run:
     last = property(lambda self: self / "last.pt")  # all that resume needs
     log = property(lambda self: self / "log.csv")  # a row for each epoch
     metrics = property(lambda self: self / "metrics.json")  # final figures of best.pt
+    times = property(lambda self: self / "times.json")  # what the last command that trained spent its time on
     predictions = property(lambda self: self / "predictions.csv")  # the test set, image by image
 
 

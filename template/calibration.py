@@ -18,30 +18,64 @@ class Calibration:
 
     Attributes:
         temperature: logits are divided by it before they become probabilities.
-        risk: the share of pictures that may get a wrong answer.
-        threshold: the least probability of an answer; None where the validation set cannot tell.
+        risk: the share of all images that may get a wrong answer.
+        threshold: the least probability of an answer; None where the risk cannot be promised, so all are answered.
+        n_images, n_answered, n_wrong: images of the validation set, answers given on them, and wrong ones among these.
     """
 
     temperature: float = 1.0
     risk: float | None = None
     threshold: float | None = None
+    n_images: int = 0
+    n_answered: int = 0
+    n_wrong: int = 0
 
     def is_sure(self, p: float) -> bool:
         """Whether an answer of this probability may be given."""
         return self.threshold is None or p >= self.threshold
 
+    @property
+    def promise(self) -> str:
+        """What `risk` promises, or why it promises nothing, and what share of the answers is wrong; in sentences."""
+        counted = f"On the validation set, {count_answers(self.n_images, self.n_answered, self.n_wrong)}."
+        if self.threshold is not None:
+            return (
+                f"Of all images like those it was trained on, at most {100 * self.risk:g} % get a wrong answer on "
+                f"average. Of the answers given, more can be wrong. {counted}"
+            )
+        reason = "the most confident answers on the validation set are wrong"
+        n = self.n_images
+        if self.risk < 1 / (n + 1):
+            reason = f"{n} validation images can promise no less than 1/{n + 1} ({100 / (n + 1):.2g} %)"
+        return (
+            f"--risk {self.risk:g} cannot be promised, so every image is answered: {reason}; "
+            f"train with more validation images or a higher --risk. {counted}"
+        )
+
 
 def calibrate(logits: torch.Tensor, labels: torch.Tensor, risk: float) -> Calibration:
-    """Learns from the validation set how sure is sure enough.
+    """Fit the temperature and find the threshold on the validation set.
 
     Args:
         logits: (N, C) of float.
         labels: (N,) of int64.
-        risk: the share of pictures that may get a wrong answer, from 0 to 1.
+        risk: the share of all images that may get a wrong answer, from 0 to 1.
     """
     temperature = fit_temperature(logits, labels)
     p, guesses = (logits / temperature).softmax(dim=1).max(dim=1)
-    return Calibration(temperature, risk, threshold_for(p.numpy(), (guesses == labels).numpy(), risk))
+    right = (guesses == labels).numpy()
+    threshold = threshold_for(p.numpy(), right, risk)
+    answered = p.numpy() >= (threshold or 0.0)
+    return Calibration(temperature, risk, threshold, len(p), int(answered.sum()), int((answered & ~right).sum()))
+
+
+def count_answers(n_images: int, n_answered: int, n_wrong: int) -> str:
+    """Return in words how many images are answered, and what share of the answers and of all images is wrong."""
+    of_answers, of_images = 100 * n_wrong / max(n_answered, 1), 100 * n_wrong / max(n_images, 1)
+    return (
+        f"{n_answered} of {n_images} images are answered and {n_wrong} of them wrongly: {of_answers:.1f} % of the "
+        f"answers given, {of_images:.1f} % of all images"
+    )
 
 
 def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:

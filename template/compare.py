@@ -11,6 +11,7 @@ import csv
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shlex
@@ -96,6 +97,7 @@ def main(options: Options) -> None:
     table = {
         letter: np.array([[one[file] for file in files] for one in runs], float) for letter, runs in rights.items()
     }
+    print("The best of these settings is chosen on the test set, so its score there is a little too good.")
     for letter, setting in zip(letters, options.settings, strict=True):
         shares = 100 * table[letter].mean(axis=1)
         spread = f"from run to run ± {shares.std(ddof=1):.2f}"
@@ -103,7 +105,11 @@ def main(options: Options) -> None:
     print(f"{n} {'folds' if options.folds else 'seeds'}, {len(files)} test pictures")
     for letter in letters[1:]:
         answer, difference, p = verdict(table["A"], table[letter], comparisons=len(letters) - 1)
-        print(f"{letter} beats A: {answer}  ({100 * difference:+.2f} points, p = {p:.3f})")
+        least = smallest_difference(table["A"], table[letter], comparisons=len(letters) - 1)
+        print(
+            f"{letter} beats A: {answer}  ({100 * difference:+.2f} points, p = {p:.3f}; "
+            f"with {len(files)} test images, a difference under about {100 * least:.1f} points stays unclear)"
+        )
 
 
 def typed(setting: str) -> list[str]:
@@ -199,6 +205,36 @@ def verdict(a: "np.ndarray", b: "np.ndarray", comparisons: int = 1, resamples: i
     ).pvalue
     p = min(1.0, 2 * comparisons * max(p_runs, p_pictures))
     return ("unclear" if p >= LEVEL else "yes" if sign > 0 else "no"), difference, float(p)
+
+
+def smallest_difference(a: "np.ndarray", b: "np.ndarray", comparisons: int = 1) -> float:
+    """Return about how much A and B must differ on this many test images for a verdict other than "unclear".
+
+    Flipping signs at random gives n differences d a mean of 0 with a standard error of sqrt(mean(d²) / n). With s the
+    standard deviation of d, a mean m is z standard errors away from 0 where m = z · s / sqrt(n - z²); z is the quantile
+    of the normal distribution at which `verdict` turns. That s is the one observed; the runs may need more.
+
+    Where k images speak for the same setting and all others for none, p is 1 / 2^k. So where fewer images differ than
+    that takes, their spread says nothing, and the difference is that of as many images, right in every run.
+
+    Args:
+        a, b: (runs, images) of 0 and 1, see `verdict`.
+        comparisons: how many verdicts are asked for.
+
+    Returns:
+        A share of the images, at most 1.
+    """
+    import numpy as np
+    from scipy import stats
+
+    by_image = (b - a).mean(axis=0)
+    n = len(by_image)
+    one_sided = LEVEL / (2 * comparisons)
+    fewest = math.floor(-math.log2(one_sided)) + 1
+    if np.count_nonzero(by_image) < fewest:
+        return min(1.0, fewest / n)
+    z = stats.norm.isf(one_sided)
+    return min(1.0, float(z * by_image.std() / math.sqrt(n - z**2)))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ class Config:
     patience: int | None = None
     """Epochs without improvement until training stops; after half of them the rate is cut. If not given: epochs / 2."""
     risk: float = 0.05
-    """The share of pictures that predict.py may answer wrongly; where it would be more, it says unsure."""
+    """The share of all images that predict.py may answer wrongly, on average over images like those it was trained on; to keep to it, it says unsure. Of the answers given a larger share may be wrong: the log and the report say how large it is."""
 
     find_lr: bool = False
     """Before the training, try learning rates and draw which one suits into lr_finder.png; changes nothing else."""

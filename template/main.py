@@ -12,6 +12,7 @@ import logging
 from config import Config
 from Project import Project, Run, project
 from runs import choose_dataset, data_folder, parse_config, resolve, run_folder
+from stopwatch import Stopwatch
 from utils import run_script
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ def main(config: Config, project: Project = project) -> Run:
     Raises:
         UserError: options, data or weights will not do; nothing new is left in `checkpoint/` then.
     """
+    stopwatch = Stopwatch()
     # Imported here: --help answers at once, and the processes that read pictures do not import all of this again.
     import torch
     from poutyne import Model, set_seeds
@@ -69,7 +71,9 @@ def main(config: Config, project: Project = project) -> Run:
     folder = data_folder(config, project)
     data = get_data(config.dataset, folder, config.split, config.split_seed, before, config.fold)
     logger.info("%s: %s", config.dataset, data)
+    stopwatch.lap("start-up")
     findings = check(data, project.cache_dir, config)
+    stopwatch.lap("checking images")
     network, config = build_network(config, len(data.classes), findings.statistics, device, state and state["network"])
     config = resolve(config, data, network)
     check_loss(config.loss, len(data.classes), data.multilabel)
@@ -108,12 +112,15 @@ def main(config: Config, project: Project = project) -> Run:
             epoch_metrics=[(name, metric(len(data.classes), data.multilabel)) for name, metric in metrics.items()],
             device=device,
         )
+        stopwatch.lap("start-up")
         train, val = train_dl, val_dl
         val = cache_features(network, val_dl, data.folder, project.cache_dir) if network.frozen else val
         if config.views != "fresh":
             train = cache_features(network, train_dl, data.folder, project.cache_dir, config.views, config.seed)
+        stopwatch.lap("computing features")
         if config.find_lr and not state:
             find_lr(model, train, run / "lr_finder.png")
+            stopwatch.lap("find_lr")
         train_dl.sampler.epoch = first_epoch = state["epoch"] + 1 if state else 1
         model.fit_generator(
             train,
@@ -124,12 +131,13 @@ def main(config: Config, project: Project = project) -> Run:
             callbacks=get_callbacks(config, network, run, trackers, state),
             verbose=False,
         )
+        stopwatch.lap("training")
 
         if rank() == 0:
             network.load_state_dict(torch.load(run.best, map_location=device, weights_only=True))
         synchronize(network)
         network.bf16 = False  # final scores are those that evaluate.py and predict.py compute
-        write_report(run, model, get_loss(config.loss), config.risk, val_dl, test_dl, trackers)
+        write_report(run, model, get_loss(config.loss), config.risk, val_dl, test_dl, trackers, stopwatch, first_epoch)
     return run
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 import plots
-from calibration import Calibration, bins_of, f1_interval, interval, load_calibration
+from calibration import Calibration, bins_of, count_answers, f1_interval, interval, load_calibration
 from callbacks import MONITOR
 from config import Config, dashes
 from data.splits import classes_of, file_names
@@ -63,7 +63,7 @@ def write_page(run: Run, scores: Scores, dataset: Dataset, part: str, path: Path
         "calibration_error": bins_of(*scores.claims).error,
         "sure": sure[1] if sure else "",
         "batch": encoded((run / "train_batch.png").read_bytes(), "png") if (run / "train_batch.png").exists() else "",
-        "spent": spent(log),
+        "times": times(run),
         "all_options": options(described["options"]),
         "versions": ", ".join(f"{name} {value}" for name, value in described["versions"].items() if value)
         + (f"; commit {described['git_commit']}" if described.get("git_commit") else ""),
@@ -118,22 +118,21 @@ def sureness(scores: Scores, calibration: Calibration) -> tuple[dict[str, str], 
     if scores.multilabel or calibration.risk is None:
         return None
     if calibration.threshold is None:
-        return (
-            {"value": "–", "more": "the validation set cannot tell"},
-            f"The validation set is too small, or its surest answers are wrong, to promise that at most "
-            f"{100 * calibration.risk:g} % of pictures get a wrong answer: predict.py always answers.",
-        )
+        return {"value": "–", "more": "the validation set cannot tell"}, calibration.promise
     p, right = scores.claims
     kept = p >= calibration.threshold
-    wrong = int((kept & ~right).sum())
+    n_kept, wrong = int(kept.sum()), int((kept & ~right).sum())
     rule = f"Below a probability of {calibration.threshold:.3f} predict.py says unsure."
     if not calibration.threshold:
         rule = "predict.py may always answer."
     return (
-        {"value": f"{100 * kept.mean():.0f} %", "more": f"{wrong} of these {kept.sum()} are wrong"},
-        f"{rule} That was found on the validation set: of pictures like those at most {100 * calibration.risk:g} % get "
-        "a wrong answer, on average over such sets (conformal risk control, Angelopoulos et al., 2024). Of the images "
-        f"here it answers {100 * kept.mean():.0f} %, and {wrong} of {len(p)} get a wrong answer.",
+        {
+            "value": f"{100 * kept.mean():.0f} %",
+            "more": f"{wrong} of these {n_kept} wrong ({100 * wrong / max(n_kept, 1):.1f} %); "
+            f"{100 * wrong / len(p):.1f} % of all images",
+        },
+        f"{rule} {calibration.promise} (Conformal risk control, Angelopoulos et al., 2024.) Here, "
+        f"{count_answers(len(p), n_kept, wrong)}.",
     )
 
 
@@ -197,13 +196,16 @@ def encoded(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def spent(log: Mapping[str, list[float]]) -> str:
-    """A sentence about the time of the training."""
-    total = sum(log["time"])
-    shares = [
-        f"{label} {100 * sum(log[name]) / max(total, 1e-9):.0f} %" for name, label in plots.TIMES.items() if name in log
-    ]
-    return f"{len(log['epoch'])} epochs took {total:.0f} s: {', '.join(shares)}."
+def times(run: Run) -> dict[str, Any] | None:
+    """Read what the command that trained spent its time on: seconds and per cent; None where it has not ended."""
+    if not run.times.exists():
+        return None
+    found = read_json(run.times)
+    seconds = np.array(list(found["seconds"].values()))
+    ends = np.round(100 * seconds.cumsum() / seconds.sum(), 1)  # rounded one by one, shares might not add up to 100
+    shares = np.diff(ends, prepend=0)
+    parts = list(zip(found["seconds"], seconds, shares, strict=True))
+    return {"total": seconds.sum(), "resumed_after": found["resumed_after"], "parts": parts}
 
 
 def looked_at(run: Run) -> dict[str, Any]:

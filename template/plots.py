@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from calibration import Bins
 
 # Columns of log.csv that callbacks/Log.py adds, and what they are called.
-TIMES = {"wait_time": "waiting for pictures", "train_time": "training", "val_time": "validation"}
+TIMES = {"wait_time": "waiting for images", "train_time": "training", "val_time": "validation"}
 
 
 def image_grid(images: Sequence[Any], titles: Sequence[str], columns: int = 8) -> Figure:
@@ -199,7 +199,7 @@ def reliability(bins: Bins, what: str) -> Figure:
 
 
 def risk_coverage(confidence: np.ndarray, right: np.ndarray, threshold: float | None) -> Figure:
-    """What share of its answers is wrong, if the network answers only where it is surest.
+    """Plot what share of the answers given, and of all images, is wrong if only the most confident answers are given.
 
     Args:
         confidence: (N,) probability of each answer.
@@ -210,12 +210,14 @@ def risk_coverage(confidence: np.ndarray, right: np.ndarray, threshold: float | 
     axes = figure.add_subplot()
     order = np.argsort(-confidence, kind="stable")
     answered = np.arange(1, len(order) + 1)
-    axes.step(100 * answered / len(order), 100 * np.cumsum(~right[order]) / answered, where="post")
+    wrong = np.cumsum(~right[order])
+    axes.step(100 * answered / len(order), 100 * wrong / answered, where="post", label="of the answers given")
+    axes.step(100 * answered / len(order), 100 * wrong / len(order), where="post", label="of all images")
     if threshold is not None:
         share = 100 * np.mean(confidence >= threshold)
-        axes.axvline(share, color="C1", ls="--", label=f"sure enough: {share:.0f} %")
-        axes.legend(fontsize=8)
-    axes.set(xlim=(0, 101), xlabel="pictures answered, %", ylabel="of these wrong, %")
+        axes.axvline(share, color="C2", ls="--", label=f"sure enough: {share:.0f} %")
+    axes.legend(fontsize=8)
+    axes.set(xlim=(0, 101), xlabel="images answered, %", ylabel="wrong, %")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     return figure

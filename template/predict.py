@@ -120,6 +120,8 @@ def main(options: Options) -> None:
             progress.update(len(batch))
         if len(broken) == len(files):
             raise UserError(broken[0])
+    if calibration.risk is not None and calibration.threshold is None:
+        print(f"warning: {calibration.promise}", file=sys.stderr)
     if broken:
         for message in broken:
             print(f"error: {message}", file=sys.stderr)

@@ -1,7 +1,7 @@
 """What a run leaves for people: pictures and figures before the training and after it."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +18,7 @@ from models import summarize
 from page import write_page
 from Project import Run
 from scores import Loss, best_epoch, best_thresholds, predict, read_log, score, write_predictions
+from stopwatch import Stopwatch
 from utils import show_dl, write_json
 
 logger = logging.getLogger(__name__)
@@ -51,17 +52,21 @@ def write_report(
     val_dl: DataLoader,
     test_dl: DataLoader,
     trackers: Sequence[Any],
+    stopwatch: Stopwatch,
+    first_epoch: int,
 ) -> None:
     """Scores the best weights and writes the final figures, the predictions, the pictures and the page.
 
     Args:
         run: its folder gets metrics.json, predictions.csv, curves.png, confusion_matrix.png and report.html; and
-            calibration.json, or thresholds.json where an image can have several classes.
+            calibration.json, or thresholds.json where an image can have several classes; and times.json.
         model: with the best weights.
         loss: takes logits and labels.
-        risk: the share of wrong answers that predict.py may give.
+        risk: the share of all images that predict.py may answer wrongly.
         val_dl, test_dl: the parts to score.
         trackers: get the figures too.
+        stopwatch: of the command, with a lap "training" behind it.
+        first_epoch: that this command trained; the epochs before are not part of its time.
     """
     log, classes = read_log(run), test_dl.dataset.classes
     of_val, of_test = predict(model, val_dl), predict(model, test_dl)
@@ -81,8 +86,34 @@ def write_report(
     write_predictions(run.predictions, test, test_dl)
     plots.curves(log, best, MONITOR).savefig(run / "curves.png")
     plots.confusion(test.confusion, classes).savefig(run / "confusion_matrix.png")
+    stopwatch.lap("scoring and report")
+    seconds = split_training(stopwatch.seconds, log, first_epoch)
+    write_json(run.times, {"resumed_after": first_epoch - 1, "seconds": seconds})
     write_page(run, test, test_dl.dataset.dataset, "test", run.report)
     for tracker in trackers:
         tracker.log_results(metrics, test.confusion, classes)
     logger.info("best epoch: %d of %d\nvalidation: %s\ntest:       %s", best, len(log["epoch"]), val, test)
+    if calibration.risk is not None:
+        level = logging.WARNING if calibration.threshold is None else logging.INFO
+        logger.log(level, "%s", calibration.promise)
     logger.info("All of it is in %s; open %s", run.folder, run.report.name)
+
+
+def split_training(seconds: Mapping[str, float], log: Mapping[str, list[float]], first_epoch: int) -> dict[str, float]:
+    """Split the time of the training by what log.csv says of its epochs; what is left was spent in callbacks.
+
+    Args:
+        seconds: of each part of the command, one of them "training".
+        log: columns of log.csv.
+        first_epoch: the first that is part of this training; there may be none.
+
+    Returns:
+        Seconds of each part, with the same sum.
+    """
+    epochs = [i for i, epoch in enumerate(log["epoch"]) if epoch >= first_epoch]
+    within = {label: sum(log[column][i] for i in epochs) for column, label in plots.TIMES.items()}
+    within["callbacks"] = seconds["training"] - sum(within.values())
+    parts: dict[str, float] = {}
+    for name, spent in seconds.items():
+        parts |= within if name == "training" else {name: spent}
+    return parts

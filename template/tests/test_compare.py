@@ -1,6 +1,7 @@
 """Does B beat A: a wrong "yes" is rare, a right one is not, and an interrupted comparison goes on."""
 
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -9,18 +10,20 @@ import pytest
 
 import compare
 import main as main_script
-from compare import verdict
+from compare import smallest_difference, verdict
 from Project import Run
 from runs import parse_config
 from utils import UserError
 
 
-def simulated(rng: np.random.Generator, gain: float = 0.0, runs: int = 5, pictures: int = 60) -> tuple:
+def simulated(
+    rng: np.random.Generator, gain: float = 0.0, runs: int = 5, pictures: int = 60, luck: float = 0.4
+) -> tuple:
     """Two settings, whose runs differ by luck and whose pictures differ in difficulty; B is better by `gain` logits."""
     difficulty = rng.normal(1.5, 1.5, pictures)
 
     def rights(shift: float) -> np.ndarray:
-        logits = difficulty + shift + rng.normal(0, 0.4, (runs, 1)) + rng.normal(0, 0.7, (runs, pictures))
+        logits = difficulty + shift + rng.normal(0, luck, (runs, 1)) + rng.normal(0, 0.7, (runs, pictures))
         return (rng.random((runs, pictures)) < 1 / (1 + np.exp(-logits))).astype(float)
 
     return rights(0.0), rights(gain)
@@ -43,6 +46,35 @@ def test_a_real_difference_is_found_in_either_direction():
     better, worse = np.ones((3, 40)), np.concatenate([np.ones((3, 20)), np.zeros((3, 20))], axis=1)
     assert verdict(worse, better)[0] == "yes"
     assert verdict(worse, better, comparisons=10**6)[0] == "unclear"
+
+
+@pytest.mark.parametrize("images", [76, 200])
+def test_verdicts_begin_at_the_smallest_difference_that_is_named(images):
+    rng = np.random.default_rng(0)
+    below, above = [], []
+    for gain in rng.uniform(0, 0.5, 300):
+        pair = simulated(rng, gain, runs=30, pictures=images, luck=0)  # the runs agree, so that the images decide
+        answer, difference, _ = verdict(*pair, resamples=999)
+        ratio = abs(difference) / smallest_difference(*pair)
+        if ratio < 0.95:
+            below.append(answer != "unclear")
+        elif 1.1 < ratio < 1.5:
+            above.append(answer != "unclear")
+    assert min(len(below), len(above)) > 20
+    assert sum(below) == 0
+    assert np.mean(above) > 0.8
+
+
+@pytest.mark.parametrize(("comparisons", "fewest"), [(1, 6), (3, 7), (25, 10)])
+def test_where_hardly_an_image_differs_the_smallest_difference_follows_from_their_number(comparisons, fewest):
+    a = np.zeros((3, 40))
+    assert smallest_difference(a, a, comparisons) == fewest / 40
+    for k, decided in (fewest - 1, False), (fewest, True):
+        b = a.copy()
+        b[:, :k] = 1
+        assert (verdict(a, b, comparisons, resamples=99_999)[0] == "yes") == decided
+    few = np.zeros((3, 4))
+    assert smallest_difference(few, few, comparisons) == 1
 
 
 @pytest.fixture
@@ -71,6 +103,8 @@ def test_settings_are_trained_compared_and_not_trained_again(run_compare, projec
     error, said = run_compare("", "lr=0.01", folds=2, name="rates")
     assert not error
     assert "B beats A: " in said[-1]
+    assert re.search(r"with 8 test images, a difference under about \d+\.\d points stays unclear", said[-1])
+    assert sum("chosen on the test set" in line for line in said) == 1
     runs = project.checkpoint_dir
     names = sorted(path.name for path in runs.iterdir())
     assert [name.rpartition("-")[2] for name in names] == ["fold12", "fold22"] * 2

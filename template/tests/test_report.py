@@ -2,9 +2,11 @@
 
 import csv
 import html
+import importlib
 import json
 import re
 import shutil
+import time
 import xml.etree.ElementTree
 from pathlib import Path
 
@@ -15,13 +17,14 @@ from PIL import Image
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 import evaluate
+import main as main_script
 import predict
-from calibration import bins_of, calibrate, f1_interval, fit_temperature, interval, threshold_for
+from calibration import Calibration, bins_of, calibrate, f1_interval, fit_temperature, interval, threshold_for
 from data.demo import draw_demo
-from page import figures
+from page import figures, sureness
 from Project import Run
-from runs import load_run
-from scores import read_scores
+from runs import load_run, parse_config
+from scores import read_scores, score
 
 
 def read(file: Path) -> list[dict[str, str]]:
@@ -82,6 +85,32 @@ def test_few_pictures_promise_nothing():
     assert threshold_for(np.full(50, 0.7), np.arange(50) > 9, 0.05) is None  # equals stand or fall together
 
 
+def test_what_the_answers_given_are_worth_is_counted_on_the_validation_set():
+    logits, labels = claims(300, 2.0)
+    known = calibrate(logits, labels, 0.05)
+    p, guess = (logits / known.temperature).softmax(dim=1).max(dim=1)
+    answered = p >= known.threshold
+    wrong = answered & (guess != labels)
+    assert 0 < answered.sum() < 300
+    assert (known.n_images, known.n_answered, known.n_wrong) == (300, answered.sum(), wrong.sum())
+    assert "at most 5 % get a wrong answer" in known.promise
+    assert "images like those it was trained on" in known.promise
+    assert f"{100 * wrong.sum() / answered.sum():.1f} % of the answers given" in known.promise
+    assert f"{100 * wrong.sum() / 300:.1f} % of all images" in known.promise
+
+
+def test_why_nothing_is_promised_is_said():
+    right, wrong = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 9.0]])
+    few = calibrate(right.repeat(18, 1), torch.zeros(18, dtype=torch.int64), 0.05)
+    assert few.threshold is None
+    assert "--risk 0.05 cannot be promised" in few.promise
+    assert "18 validation images can promise no less than 1/19 (5.3 %)" in few.promise
+    misled = calibrate(torch.cat([wrong, right.repeat(30, 1)]), torch.zeros(31, dtype=torch.int64), 0.05)
+    assert misled.threshold is None
+    assert "most confident answers on the validation set are wrong" in misled.promise
+    assert (misled.n_answered, misled.n_wrong) == (31, 1)  # every image is answered
+
+
 def test_calibration_error_and_intervals_are_the_known_ones():
     logits, labels = claims(500, 2.0)
     p, guess = logits.softmax(dim=1).max(dim=1)
@@ -101,6 +130,77 @@ def numbers_of(page: str) -> dict[str, list[str]]:
     table = page.split("<h2>Class by class</h2>")[1].split("</table>")[0]
     rows = re.findall(r"<tr><td>(.*?)</tr>", table, re.DOTALL)
     return {row.split("</td>")[0]: re.findall(r">([^<>]+)</td>", "<td>" + row) for row in rows}
+
+
+def times_of(page: str) -> dict[str, tuple[float, float]]:
+    """Seconds and per cent of each part of the command."""
+    section = page.split("<h2>Where the time went</h2>")[1].split("</section>")[0]
+    rows = re.findall(r"<td>([^<]+)</td><td>([\d.]+)</td><td>([\d.]+) %</td>", section)
+    return {name: (float(seconds), float(share)) for name, seconds, share in rows}
+
+
+OF_EPOCHS = {"waiting for images": "wait_time", "training": "train_time", "validation": "val_time"}
+PARTS = {"start-up", "checking images", *OF_EPOCHS, "callbacks", "scoring and report"}
+
+
+def test_the_times_of_a_run_are_those_of_the_whole_command(train, monkeypatch):
+    moments = {}
+
+    def spy(where: str, name: str, seconds: float) -> None:
+        original = getattr(importlib.import_module(where), name)
+
+        def slower(*args, **options):
+            moments[name] = time.perf_counter()
+            time.sleep(seconds)
+            return original(*args, **options)
+
+        monkeypatch.setattr(f"{where}.{name}", slower)
+
+    spy("data", "get_data", 0.4)
+    spy("data.check", "check", 0.2)
+    spy("data", "make_loaders", 0.4)
+    spy("report", "write_page", 0)
+    begin = time.perf_counter()
+    run = train(run_name="a", epochs=3, patience=3)
+    seconds = json.loads(run.times.read_text())["seconds"]
+    assert set(seconds) >= PARTS
+    assert min(seconds.values()) >= 0
+    assert sum(seconds.values()) == pytest.approx(moments["write_page"] - begin, abs=0.1)
+    assert seconds["checking images"] == pytest.approx(moments["make_loaders"] - moments["check"], abs=0.1)
+    assert seconds["start-up"] > 0.8
+    log = read(run.log)
+    for name, column in OF_EPOCHS.items():
+        assert seconds[name] == pytest.approx(sum(float(row[column]) for row in log))
+    page = run.report.read_text(encoding="utf-8")
+    shown = times_of(page)
+    assert f"main.py took {sum(seconds.values()):.1f} s" in page
+    assert "resumed" not in page
+    for name, (spent, share) in shown.items():
+        assert spent == pytest.approx(seconds[name], abs=0.06)
+        assert share == pytest.approx(100 * seconds[name] / sum(seconds.values()), abs=0.11)
+    assert list(shown) == list(seconds)
+    assert sum(share for _, share in shown.values()) == pytest.approx(100)
+
+
+def test_the_times_of_a_resumed_run_are_those_of_the_last_command(train, project):
+    def resume(epochs: int) -> Run:
+        config = parse_config(["--resume", str(first.folder), "--epochs", str(epochs), "--trackers", "none"])
+        return main_script.main(config, project)
+
+    first = train(run_name="a", epochs=2, patience=9)
+    run = resume(epochs=3)
+    found, log = json.loads(run.times.read_text()), read(run.log)
+    assert found["resumed_after"] == 2
+    assert found["seconds"]["training"] == pytest.approx(float(log[2]["train_time"]))
+    assert "last command, which resumed the run after epoch 2." in run.report.read_text(encoding="utf-8")
+    run = resume(epochs=3)  # nothing is left to train
+    found = json.loads(run.times.read_text())
+    assert found["resumed_after"] == 3
+    assert [found["seconds"][name] for name in OF_EPOCHS] == [0, 0, 0]
+    assert sum(share for _, share in times_of(run.report.read_text(encoding="utf-8")).values()) == pytest.approx(100)
+    run.times.unlink()  # as where the command was killed before its end
+    evaluate.main(evaluate.Options(run.folder, num_workers=0, device="cpu"))
+    assert times_of(run.report.read_text(encoding="utf-8")) == {}
 
 
 @pytest.mark.draws
@@ -132,8 +232,6 @@ def test_every_figure_of_the_page_follows_from_the_tables(train):
     )
     shown = re.findall(r'alt="([^"]+)" loading="lazy"', page)
     assert shown == [row["file"] for row in wrong][:24]
-    total = sum(float(row["time"]) for row in log)
-    assert f"3 epochs took {total:.0f} s" in page
     for row in log:
         parts = [float(row[name]) for name in ("wait_time", "train_time", "val_time")]
         assert all(part > 0 for part in parts)
@@ -144,9 +242,21 @@ def test_every_figure_of_the_page_follows_from_the_tables(train):
 
     run.report.unlink()
     evaluate.main(evaluate.Options(run.folder, num_workers=0, device="cpu"))
-    assert numbers_of(run.report.read_text(encoding="utf-8")) == table
+    again = run.report.read_text(encoding="utf-8")
+    assert numbers_of(again) == table
+    assert times_of(again) == times_of(page)
     evaluate.main(evaluate.Options(run.folder, split="val", num_workers=0, device="cpu"))
     assert "val images" in (run / "evaluate-val.html").read_text(encoding="utf-8")
+
+
+def test_the_page_counts_wrong_answers_among_those_given_and_among_all_images():
+    p = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4], [0.4, 0.6]])
+    scores = score(p.log(), torch.tensor([0, 1, 0, 1, 1]), torch.nn.functional.cross_entropy)
+    card, told = sureness(scores, Calibration(1.0, 0.05, 0.65, 200, 180, 9))
+    assert card == {"value": "60 %", "more": "1 of these 3 wrong (33.3 %); 20.0 % of all images"}
+    assert "at most 5 % get a wrong answer" in told
+    assert "180 of 200 images are answered and 9 of them wrongly: 5.0 % of the answers given, 4.5 % of all" in told
+    assert "Here, 3 of 5 images are answered and 1 of them wrongly: 33.3 % of the answers given, 20.0 % of all" in told
 
 
 def test_names_on_the_page_are_text(train, tmp_path):
@@ -240,6 +350,23 @@ def test_predict_says_unsure_where_it_is(trained, photos, tmp_path, capsys):
     assert "unsure" in capsys.readouterr().out
 
 
+def test_training_and_predict_warn_where_nothing_can_be_promised(train, photos, capsys, caplog):
+    run = train(epochs=1)  # 8 validation images
+    assert "--risk 0.05 cannot be promised" in caplog.text
+    assert "--risk 0.05 cannot be promised" in html.unescape(run.report.read_text(encoding="utf-8"))
+    capsys.readouterr()
+    image = next(photos.rglob("*.jpg"))
+    predict.main(predict.Options(run.folder, (image,), device="cpu"))
+    told = capsys.readouterr()
+    assert told.err.startswith("warning: --risk 0.05 cannot be promised")
+    assert "8 validation images can promise no less than 1/9" in told.err
+    assert "warning" not in told.out
+    caplog.clear()
+    train(epochs=1, risk=0.9)
+    assert "at most 90 % get a wrong answer" in caplog.text
+    assert "cannot be promised" not in caplog.text
+
+
 def test_predict_gives_the_k_most_probable_and_takes_patterns(trained, photos, tmp_path, exit_of):
     pattern = photos / "val" / "*" / "00*.jpg"
     options = predict.Options(trained.folder, (pattern,), csv=tmp_path / "out.csv", top=2, device="cpu")
@@ -278,8 +405,6 @@ def test_equal_probabilities_stand_on_one_side_of_a_threshold():
 
 
 def test_f1_is_the_mean_over_the_classes_that_occur():
-    from scores import score
-
     logits = torch.nn.functional.one_hot(torch.tensor([0, 0, 1, 1]), 3) * 5.0
     loss = torch.nn.functional.cross_entropy
     assert score(logits, torch.tensor([0, 0, 1, 1]), loss).metrics["f1"] == 1
@@ -290,8 +415,6 @@ def test_f1_is_the_mean_over_the_classes_that_occur():
 
 
 def test_load_run_gives_the_answers_that_were_given_not_those_of_rounded_figures(train):
-    from scores import read_scores
-
     run = train(epochs=1)
     a, b = json.loads(run.classes.read_text())
     run.predictions.write_text(
