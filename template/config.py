@@ -41,7 +41,7 @@ class Config:
     freeze: Literal["all", "none"] | int | None = None
     """all of the backbone, none of it, or so many of its stages, from the picture on. If not given: all with weights, none without."""
     unfreeze_at: int | None = None
-    """From this epoch on the frozen stages begin to train, the last one first, one more with each epoch, at a 30th of the head's learning rate and less."""
+    """From this epoch on the frozen stages begin to train, the last one first, one more with each epoch, at a 100th of the head's learning rate and less."""
     views: int | Literal["fresh"] | None = None
     """So many augmented views of each training picture are computed once, and then only the head trains; fresh computes new ones in each epoch. If not given: 2 where the backbone is frozen, else fresh."""
     normalize: Literal["imagenet", "data", "none"] = "imagenet"
@@ -52,7 +52,7 @@ class Config:
     batch_size: int = 32
     """Images in a batch; under torchrun, of all processes together."""
     lr: float | None = None
-    """Learning rate at the start. Default: 0.003 for the head alone, less where an epoch has more than 40 steps; 0.0001 for a whole pretrained network; 0.001 from scratch."""
+    """Learning rate at the start. Default: 0.003 for the head alone, less where an epoch has more than 200 steps; 0.0001 for a whole pretrained network; 0.001 from scratch."""
     optimizer: str = "adam"
     """adam, adamw, nadam, radam, adagrad, rmsprop, sgd or your own in optim.py."""
     weight_decay: float | None = None

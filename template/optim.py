@@ -65,9 +65,10 @@ SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, int], LRScheduler] | None]
 }
 
 
-HEAD_LR, HEAD_STEPS = 3e-3, 40  # for the head alone, up to so many steps an epoch
+HEAD_LR, HEAD_STEPS = 3e-3, 200  # for the head alone, up to so many steps an epoch
 FINE_TUNING_LR, SCRATCH_LR = 1e-4, 1e-3
-BACKBONE_SHARE = 1 / 30  # of the head's learning rate for a stage that begins to train: at the head's it forgets
+# Once a stage begins to train, shares of the learning rate that the head alone had: at more, both forget.
+HEAD_SHARE, STAGE_SHARE = 1 / 30, 1 / 100
 
 
 def default_lr(config: Config, network: Classifier, n_images: int) -> float:
@@ -75,13 +76,13 @@ def default_lr(config: Config, network: Classifier, n_images: int) -> float:
 
     Args:
         config: batch_size, optimizer, weights.
-        network: the head of a frozen one takes a higher learning rate, but the lower, the more steps an epoch has: the
-            loss of 1,400 steps an epoch rises at a rate that 200 images need to get anywhere.
+        network: the head of a frozen one takes a higher learning rate, but less where an epoch has many steps: with
+            1,400 of them the loss rises at the learning rate that 200 images need to get anywhere.
         n_images: in the training set.
     """
     steps = math.ceil(n_images / config.batch_size)
     if network.frozen:
-        lr = HEAD_LR * min(1.0, math.sqrt(HEAD_STEPS / steps))
+        lr = HEAD_LR * min(1.0, HEAD_STEPS / steps)
     else:
         lr = SCRATCH_LR if config.weights == "none" else FINE_TUNING_LR
     return float(f"{10 * lr if config.optimizer == 'sgd' else lr:.2g}")
@@ -120,11 +121,17 @@ def staged_groups(network: Classifier, lr: float) -> list[dict[str, Any]]:
 
     Args:
         network: of any number of stages.
-        lr: the learning rate of the head; the last stage begins at a 30th of it, see BACKBONE_SHARE.
+        lr: the learning rate of the head alone.
+
+    Returns:
+        The groups. Their "unfrozen_lr" is the learning rate as soon as a stage begins to train.
     """
     parts = [list(network.head.parameters())]
     parts += [[p for module in stage for p in module.parameters()] for stage in reversed(network.stages())]
     staged = {id(p) for part in parts for p in part}
     parts[-1] += [p for p in network.parameters() if id(p) not in staged]
-    rates = [lr, *(lr * BACKBONE_SHARE / 2.6**depth for depth in range(len(parts) - 1))]
-    return [{"params": part, "lr": rate, "initial_lr": rate} for part, rate in zip(parts, rates, strict=True)]
+    groups = [{"params": parts[0], "lr": lr, "unfrozen_lr": lr * HEAD_SHARE}]
+    for depth, part in enumerate(parts[1:]):
+        rate = lr * STAGE_SHARE / 2.6**depth
+        groups.append({"params": part, "lr": rate, "unfrozen_lr": rate})
+    return groups

@@ -48,4 +48,4 @@ class Unfreeze(Callback):
         if isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.on_train_begin({})
             for group in self.model.optimizer.param_groups:
-                group["lr"] = group["initial_lr"]
+                group["lr"] = group["unfrozen_lr"]

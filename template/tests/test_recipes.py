@@ -163,7 +163,7 @@ def test_gradual_unfreezing_with_rates_that_fall_towards_the_picture():
     network = MyCNN(2, width=8).freeze()
     optimizer = make_optimizer(Config(lr=0.26, unfreeze_at=3), network)
     rates = [group["lr"] for group in optimizer.param_groups]
-    assert rates == pytest.approx([0.26, *(0.26 / 30 / 2.6**i for i in range(4))])
+    assert rates == pytest.approx([0.26, *(0.26 / 100 / 2.6**i for i in range(4))])
     assert sum(p.numel() for group in optimizer.param_groups for p in group["params"]) == parameters(network)
     plateau, stop = ReduceLROnPlateau(), EarlyStopping()
     callback = Unfreeze(network, 3, plateau, stop)
@@ -205,7 +205,7 @@ def test_patience_and_plateau_start_anew_with_each_stage(train, tmp_path):
     rows = list(csv.DictReader(run.log.open()))
     rates = [float(row["lr_group_0"]) for row in rows]
     assert rates[:3] == pytest.approx([1e-12, 1e-12, 1e-13])  # nothing improves, and so it is cut
-    assert rates[3:7] == pytest.approx([1e-12] * 4)  # a stage more in each of these epochs
+    assert rates[3:7] == pytest.approx([1e-12 / 30] * 4)  # a stage more in each of these epochs
     assert len(rows) == 10  # after the last stage the patience is what it was
 
 
@@ -213,8 +213,8 @@ def test_patience_and_plateau_start_anew_with_each_stage(train, tmp_path):
     ("options", "n_images", "lr"),
     [
         ({"weights": "imagenet"}, 200, 3e-3),
-        ({"weights": "imagenet"}, 1_000, 3e-3),
-        ({"weights": "imagenet"}, 90_000, 3.6e-4),
+        ({"weights": "imagenet"}, 6_400, 3e-3),
+        ({"weights": "imagenet"}, 45_000, 4.3e-4),
         ({"weights": "imagenet", "optimizer": "sgd"}, 200, 3e-2),
         ({"weights": "imagenet", "freeze": "none"}, 200, 1e-4),
         ({"weights": "none", "freeze": "none"}, 200, 1e-3),
