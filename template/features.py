@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from config import Config
 from data.looks import digest, sources_of
@@ -28,7 +27,7 @@ from data.splits import file_names, labels
 from data.transformation import Transform
 from distributed import from_first, turns, wait
 from models import Classifier
-from utils import UserError, seeded, versions
+from utils import UserError, progress_bar, seeded, versions
 
 VIEWS = 2  # by default; more gain nothing that can be measured, see the README
 
@@ -196,7 +195,7 @@ def compute(
     """
     n_views = keys.shape[1]
     what = f"features of {n_views} views" if n_views > 1 else "features"
-    bar = tqdm(total=len(asked), desc=what, leave=False, dynamic_ncols=True, disable=None)
+    bar = progress_bar(what, total=len(asked))
     before, network.bf16, pictures.sampler.asked = network.bf16, bf16, asked
     device, file, size = network.normalize.mean.device, None, pictures.batch_size
     network.eval()

@@ -9,17 +9,20 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TextIO, TypeVar
 
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
     from torch.utils.data import DataLoader, Dataset
+    from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
@@ -71,7 +74,45 @@ def lookup(name: str, registry: Mapping[str, Item], what: str) -> Item:
     raise UserError(f"unknown {what} {name!r}; {guess}valid are: {names}")
 
 
-def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
+class LogStream:
+    """Stream that logs what a tqdm bar draws on it, as a plain line each time."""
+
+    def write(self, text: str) -> None:
+        """Log the text; what only moves the cursor is dropped."""
+        if line := text.strip():
+            logger.info("%s", line)
+
+
+def progress_bar(
+    what: str, items: Iterable[Item] | None = None, total: int | None = None, unit: str = "images"
+) -> "tqdm[Item]":
+    """Return a progress bar; where there is no terminal, one that logs a line every 30 s instead.
+
+    Args:
+        what: is being done.
+        items: to iterate over; without them, call the bar's `update`.
+        total: how many there are; default: the length of `items`.
+        unit: what is counted, in the log.
+    """
+    from tqdm.auto import tqdm
+
+    from distributed import rank
+
+    if rank() > 0:
+        return tqdm(items, disable=True)
+    bar = tqdm(items, what, total, leave=False, dynamic_ncols=True, disable=None)
+    if bar.disable:
+        line = "{desc}: {n:,} of {total:,} " + unit + ", about {remaining} left{postfix}"
+        options = {"bar_format": line, "file": LogStream(), "mininterval": 30, "delay": 30, "miniters": 1}
+        bar = tqdm(items, what, total, leave=False, position=0, **options)
+    return bar
+
+
+def run_script(
+    main: Callable[[Any], object],
+    parse: Callable[[], Any],
+    log: TextIO | None = None,
+) -> None:
     """Runs a script and turns what happens into its exit code.
 
     0 done, 1 failed, 2 a mistake in arguments or data (one line on stderr), 130 and 143 stopped by SIGINT and SIGTERM,
@@ -80,6 +121,7 @@ def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
     Args:
         main: does the work.
         parse: reads the command line into the options that `main` takes.
+        log: where log lines go; default: stdout.
     """
     from distributed import rank, says_it_first, world
 
@@ -88,7 +130,7 @@ def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
     if rank() > 0:  # one process prints
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         os.environ["TQDM_DISABLE"] = "1"
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=log or sys.stdout)
     signal.signal(signal.SIGTERM, stop)
     try:
         main(parse())
