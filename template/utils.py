@@ -111,6 +111,7 @@ def progress_bar(
 def run_script(
     main: Callable[[Any], object],
     parse: Callable[[], Any],
+    stopped: str = "stopped",
     log: TextIO | None = None,
 ) -> None:
     """Runs a script and turns what happens into its exit code.
@@ -121,6 +122,7 @@ def run_script(
     Args:
         main: does the work.
         parse: reads the command line into the options that `main` takes.
+        stopped: what to print after SIGINT or SIGTERM, unless the exception has a note that says it.
         log: where log lines go; default: stdout.
     """
     from distributed import rank, says_it_first, world
@@ -138,8 +140,9 @@ def run_script(
         code, message = 2, f"error: {error}"
     except RunError as error:
         code, message = 1, f"error: {error}"
-    except KeyboardInterrupt:
-        code, message = 128 + signal.SIGINT, "stopped"
+    except KeyboardInterrupt as error:
+        code = 128 + (signal.SIGTERM if signal.SIGTERM in error.args else signal.SIGINT)
+        message = getattr(error, "__notes__", [stopped])[-1] if rank() == 0 else ""
     except (RuntimeError, MemoryError) as error:
         reason = str(error).partition("\n")[0]
         if out_of_memory(error):
@@ -160,17 +163,17 @@ def run_script(
         return
     if world() > 1:  # torchrun tells the others to end as soon as one does; this one is about to
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if says_it_first(message):
+    if message and says_it_first(message):
         print(message, file=sys.stderr)
     sys.exit(code)
 
 
 def stop(*_: Any) -> None:
-    """Ends the script for SIGTERM, cleanly even when the processes that read pictures were told to end as well."""
+    """Stop the script for SIGTERM as for Ctrl-C, even when the processes that read images were told to end as well."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if hasattr(signal, "SIGCHLD"):  # torch would raise an error at each of them that ends, in the midst of the cleaning
         signal.signal(signal.SIGCHLD, lambda *_: None)
-    sys.exit(128 + signal.SIGTERM)
+    raise KeyboardInterrupt(signal.SIGTERM)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -1,5 +1,6 @@
 """Nothing runs in silence: long phases log how far they are, and the log says why the training changed or ended."""
 
+import csv
 import io
 import logging
 import runpy
@@ -10,9 +11,11 @@ import pytest
 import torch
 
 import losses
+import main as main_script
 import predict
 from callbacks import MONITOR
 from models import get_model
+from runs import parse_config
 from utils import progress_bar
 
 
@@ -107,3 +110,34 @@ def test_the_log_says_why_the_rate_is_cut_and_why_training_ends(frozen, caplog):
     frozen(run_name="b", epochs=2, patience=2, schedule="cosine")
     assert caplog.messages.count("training ended: all 2 epochs are done") == 1
     assert not any("learning rate cut" in line or "stopped early" in line for line in caplog.messages)
+
+
+def rates(run):
+    """Learning rate of each epoch."""
+    with open(run.log, newline="") as file:
+        return [float(row["lr"]) for row in csv.DictReader(file)]
+
+
+def test_more_patience_continues_a_run_that_has_stopped_early(frozen, project, exit_of):
+    run = frozen(run_name="stopped", epochs=9, patience=2)
+    assert len(rates(run)) == 3
+    words = ["--resume", str(run.folder), "--trackers", "none"]
+    code, error = exit_of(lambda config: None, lambda: parse_config([*words, "--patience", "1"]))
+    assert (code, error) == (2, "error: --patience 1: the run has 2, which can only be raised on resume")
+    code, error = exit_of(lambda c: main_script.main(c, project), lambda: parse_config([*words, "--epochs", "12"]))
+    assert (code, "such as --patience 4" in error, len(rates(run))) == (2, True, 3)
+    # Half of 6 epochs without improvement, and one, until the next cut; 6 in all until the end.
+    main_script.main(parse_config([*words, "--epochs", "12", "--patience", "6"]), project)
+    assert rates(run) == pytest.approx([0.003] * 3 + [0.0003] * 4)
+    assert torch.load(run.last, weights_only=True)["stopped"]
+
+
+def test_more_patience_gives_the_run_that_had_it_from_the_start(frozen, project):
+    whole = frozen(run_name="whole", epochs=9, patience=5, schedule="constant")
+    run = frozen(run_name="stopped", epochs=9, patience=2, schedule="constant")
+    main_script.main(parse_config(["--resume", str(run.folder), "--patience", "5", "--trackers", "none"]), project)
+    assert rates(run) == rates(whole)
+    ours, theirs = (torch.load(file, weights_only=True) for file in (run.last, whole.last))
+    for name in ("epoch", "stopped", "wait"):
+        assert ours[name] == theirs[name]
+    assert run.metrics.read_bytes() == whole.metrics.read_bytes()
