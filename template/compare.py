@@ -28,7 +28,7 @@ from tyro.conf import Positional
 
 from config import Config, check_at_least, parse
 from Project import Run, project
-from runs import parse_config
+from runs import STOPPED, parse_config
 from utils import UserError, run_script
 
 if TYPE_CHECKING:
@@ -238,4 +238,4 @@ def smallest_difference(a: "np.ndarray", b: "np.ndarray", comparisons: int = 1) 
 
 
 if __name__ == "__main__":
-    run_script(main, lambda: parse(Options))
+    run_script(main, lambda: parse(Options), STOPPED)

@@ -95,7 +95,7 @@ class Config:
     trackers: tuple[str, ...] = ("comet",)
     """comet, tensorboard, mlflow, wandb, several of them, or none. log.csv is written in any case."""
     resume: Path | None = None
-    """A run's folder: goes on from its last complete epoch, with its options."""
+    """A run's folder, or latest for the newest run in checkpoint/: continue after its last complete epoch, with its options."""
 
     def __post_init__(self) -> None:
         """Refuses what cannot work, before anything is imported or written; fills in the patience."""

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from config import Config
 from data import images
@@ -30,7 +29,7 @@ from data.looks import digest, sources_of
 from data.splits import file_names, labels, leaves
 from distributed import from_first, turns, wait, world
 from models import Classifier
-from utils import UserError, seeded, versions
+from utils import UserError, progress_bar, seeded, versions
 
 VIEWS = 2  # by default; more gain nothing that can be measured, see the README
 PACKAGES = ("torch", "torchvision", "timm", "imaug", "opencv-python-headless", "numpy", "pillow")
@@ -236,7 +235,7 @@ def compute_features(
     network.eval()
     with (
         open(store / f"{uuid.uuid4().hex}.records", "ab") as file,
-        tqdm(total=len(requests), desc=what, leave=False, dynamic_ncols=True, disable=None) as progress,
+        progress_bar(what, total=len(requests)) as progress,
     ):
         for start, (batch, found) in zip(range(0, len(keys), size), images, strict=True):
             if not found.equal(targets[start : start + size]):

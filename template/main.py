@@ -3,7 +3,7 @@
 python main.py                          the pictures in dataset/, or the demo where there are none
 python main.py --data-dir ~/flowers     pictures elsewhere
 python main.py --model my_cnn           a small network, from scratch
-python main.py --resume checkpoint/RUN  goes on with a run that was interrupted
+python main.py --resume checkpoint/RUN  continues an interrupted run; latest: the newest
 python main.py --help                   everything else
 """
 
@@ -11,7 +11,7 @@ import logging
 
 from config import Config
 from Project import Project, Run, project
-from runs import choose_dataset, data_folder, parse_config, resolve, run_folder
+from runs import STOPPED, choose_dataset, data_folder, parse_config, resolve, run_folder
 from stopwatch import Stopwatch
 from utils import run_script
 
@@ -63,9 +63,9 @@ def main(config: Config, project: Project = project) -> Run:
         lookup(config.loss, LOSSES, "loss")
     check_trackers(config.trackers)
     before = Run(config.resume) if config.resume else None
-    state = load_state(before, config.epochs) if before else None
+    state = load_state(before, config.epochs, config.patience) if before else None
     if state and state["stopped"]:
-        logger.info("This run has stopped early, after epoch %d: nothing is left to train.", state["epoch"])
+        logger.info("This run has stopped early, after epoch %d; a larger --patience continues it.", state["epoch"])
 
     config = choose_dataset(config, project)
     folder = data_folder(config, project)
@@ -142,4 +142,4 @@ def main(config: Config, project: Project = project) -> Run:
 
 
 if __name__ == "__main__":
-    run_script(main, parse_config)
+    run_script(main, parse_config, STOPPED)

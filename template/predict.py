@@ -21,7 +21,7 @@ from tyro.conf import Positional
 
 from config import check_at_least, check_file, parse
 from runs import load_config, open_run
-from utils import UserError, replacing, run_script
+from utils import UserError, progress_bar, replacing, run_script
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,6 @@ def main(options: Options) -> None:
     import torch
     from poutyne import Model
     from torch.utils.data import DataLoader
-    from tqdm import tqdm
 
     from calibration import load_calibration
     from data import get_transforms
@@ -98,7 +97,7 @@ def main(options: Options) -> None:
 
     broken: list[str] = []
     with ExitStack() as stack:
-        progress = stack.enter_context(tqdm(total=len(files), leave=False, dynamic_ncols=True, disable=None))
+        progress = stack.enter_context(progress_bar("predicting", total=len(files)))
 
         def show(file: Path, answer: Answer) -> None:
             progress.write("  ".join([str(file), *(f"{name}  {p}" for name, p in lines_of(answer))]))
@@ -227,4 +226,4 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
 
 if __name__ == "__main__":
-    run_script(main, lambda: parse(Options))
+    run_script(main, lambda: parse(Options), log=sys.stderr)  # stdout is for the predictions

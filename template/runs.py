@@ -1,6 +1,7 @@
 """Around a run: its options, chosen and read again, and its folder, made only when nothing can go wrong any more."""
 
 import logging
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from config import Config, dashes, parse
 from distributed import from_first, rank
-from Project import Project, Run
+from Project import Project, Run, project
 from utils import UserError, brief, read_json, replacing, versions, write_json
 
 if TYPE_CHECKING:
@@ -28,15 +29,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What may differ from the interrupted run without changing what it would have computed.
-MAY_CHANGE_ON_RESUME = ("resume", "epochs", "data_dir", "device", "num_workers", "keep_pictures", "trackers", "strict")
+# What may differ from the interrupted run without changing what it would have computed; what may be raised.
+MAY_CHANGE_ON_RESUME = ("resume", "data_dir", "device", "num_workers", "keep_pictures", "trackers", "strict")
+MAY_BE_RAISED_ON_RESUME = ("epochs", "patience")
+
+# What a script prints that was stopped, where starting again finds most of its work done.
+STOPPED = "stopped; to continue, type the same command again: checked images and computed features are cached"
 
 
-def parse_config(argv: Sequence[str] | None = None) -> Config:
+def parse_config(argv: Sequence[str] | None = None, project: Project = project) -> Config:
     """Reads the command line. With `--resume` the options of that run are the defaults.
 
     Args:
         argv: the arguments; those of the process by default.
+        project: where `--resume latest` looks for runs.
 
     Raises:
         UserError: a value is out of range, or an option cannot be changed on resume.
@@ -44,12 +50,15 @@ def parse_config(argv: Sequence[str] | None = None) -> Config:
     config = parse(Config, argv)
     if config.resume is None:
         return config
-    run = open_run(config.resume)
-    saved = replace(load_config(run), resume=config.resume)
-    config = parse(Config, argv, default=saved)
+    folder = latest_run(project) if config.resume == Path("latest") else config.resume
+    saved = replace(load_config(open_run(folder)), resume=folder)
+    config = replace(parse(Config, argv, default=saved), resume=folder)
     for field in fields(Config):
         before, now = getattr(saved, field.name), getattr(config, field.name)
-        if now != before and field.name not in MAY_CHANGE_ON_RESUME:
+        if field.name in MAY_BE_RAISED_ON_RESUME:
+            if now < before:
+                raise UserError(f"--{field.name} {now}: the run has {before}, which can only be raised on resume")
+        elif now != before and field.name not in MAY_CHANGE_ON_RESUME:
             raise UserError(
                 f"--{dashes(field.name)} {now} cannot be changed on resume (the run has {before}); start a new run"
             )
@@ -58,9 +67,22 @@ def parse_config(argv: Sequence[str] | None = None) -> Config:
             f"--epochs {config.epochs}: the schedule {config.schedule} was laid out for {saved.epochs} epochs; "
             "start a new run"
         )
-    if config.epochs < saved.epochs:
-        raise UserError(f"--epochs {config.epochs}: the run has {saved.epochs}; on resume they can only be raised")
     return config
+
+
+def latest_run(project: Project) -> Path:
+    """Return the folder of the newest run: of the one whose `last.pt`, or else whose folder, was written last.
+
+    Raises:
+        UserError: there is no run.
+    """
+    runs = [Run(folder) for folder in project.checkpoint_dir.glob("*")]
+    runs = [run for run in runs if run.config.is_file()]
+    if not runs:
+        raise UserError(f"--resume latest: there is no run in {project.checkpoint_dir}; start one without --resume")
+    newest = max(runs, key=lambda run: (run.last if run.last.exists() else run.folder).stat().st_mtime)
+    logger.info("The latest run is %s.", newest.folder)
+    return newest.folder
 
 
 def open_run(folder: Path) -> Run:
@@ -192,9 +214,10 @@ def data_of(run: Run, config: Config, project: Project, data_dir: Path | None) -
 
 @contextmanager
 def run_folder(config: Config, project: Project, data: "Data") -> Iterator[Run]:
-    """The folder of the run, new or resumed. A mistake found before the first epoch is complete takes it away again.
+    """The folder of the run, new or resumed.
 
-    Of several processes one makes it and writes in it.
+    A mistake or a stop before the first epoch is complete takes it away again; a later stop says how to continue. Of
+    several processes one makes it and writes in it.
 
     Args:
         config: all options, filled in.
@@ -218,6 +241,9 @@ def run_folder(config: Config, project: Project, data: "Data") -> Iterator[Run]:
                 with replacing(run.config, "wb") as file:
                     file.write(before)
             raise
+        except KeyboardInterrupt as error:
+            error.add_note(how_to_resume(run))
+            raise
         return
     name = config.run_name or time.strftime("%Y-%m-%d_%H-%M-%S_") + config.model.replace("/", "_")
     while not config.run_name and (project.checkpoint_dir / name).exists():
@@ -238,10 +264,24 @@ def run_folder(config: Config, project: Project, data: "Data") -> Iterator[Run]:
         if data.multilabel:
             write_json(run.thresholds, dict.fromkeys(data.classes, 0.5))  # until the best ones are known
         yield run
-    except UserError:
-        if not run.last.exists():
+    except (UserError, KeyboardInterrupt) as error:
+        if not run.best.exists():
             shutil.rmtree(run.folder)
+        elif run.last.exists():
+            error.add_note(how_to_resume(run))
         raise
+
+
+def how_to_resume(run: Run) -> str:
+    """Return the line for a stopped run, with a command that works in the current folder."""
+    script = Path(__file__).resolve().with_name("main.py")
+    return f"stopped; to continue: {shlex.join(['python', from_here(script), '--resume', from_here(run.folder)])}"
+
+
+def from_here(path: Path) -> str:
+    """Return a path relative to the current folder if it is below it, else as it is."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 @dataclass(frozen=True)

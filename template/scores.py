@@ -19,7 +19,7 @@ from data.splits import classes_of, file_names
 from data.table import SEPARATOR
 from distributed import gather
 from Project import Run
-from utils import UserError, brief, read_json, replacing
+from utils import UserError, brief, progress_bar, read_json, replacing
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -84,8 +84,9 @@ class Scores:
 
 def predict(model: Model, loader: DataLoader) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits, (N, C) of float32, and labels of all that a loader gives, in all processes, on the CPU."""
+    batches = progress_bar("scoring", loader, unit="batches")
     logits, labels = model.predict_generator(
-        loader, has_ground_truth=True, return_ground_truth=True, verbose=False, convert_to_numpy=False
+        batches, has_ground_truth=True, return_ground_truth=True, verbose=False, convert_to_numpy=False
     )
     return gather(torch.as_tensor(logits).float().cpu()), gather(torch.as_tensor(labels).cpu())
 

@@ -9,17 +9,20 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TextIO, TypeVar
 
 if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
     from torch.utils.data import DataLoader, Dataset
+    from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
@@ -71,7 +74,46 @@ def lookup(name: str, registry: Mapping[str, Item], what: str) -> Item:
     raise UserError(f"unknown {what} {name!r}; {guess}valid are: {names}")
 
 
-def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
+class LogStream:
+    """Stream that logs what a tqdm bar draws on it, as a plain line each time."""
+
+    def write(self, text: str) -> None:
+        """Log the text; what only moves the cursor is dropped."""
+        if line := text.strip():
+            logger.info("%s", line)
+
+
+def progress_bar(
+    what: str, items: Iterable[Item] | None = None, total: int | None = None, unit: str = "images"
+) -> "tqdm[Item]":
+    """Return a progress bar; where there is no terminal, one that logs a line every 30 s instead.
+
+    Args:
+        what: is being done.
+        items: to iterate over; without them, call the bar's `update`.
+        total: how many there are; default: the length of `items`.
+        unit: what is counted, in the log.
+    """
+    from tqdm.auto import tqdm
+
+    from distributed import rank
+
+    if rank() > 0:
+        return tqdm(items, disable=True)
+    bar = tqdm(items, what, total, leave=False, dynamic_ncols=True, disable=None)
+    if bar.disable:
+        line = "{desc}: {n:,} of {total:,} " + unit + ", about {remaining} left{postfix}"
+        options = {"bar_format": line, "file": LogStream(), "mininterval": 30, "delay": 30, "miniters": 1}
+        bar = tqdm(items, what, total, leave=False, position=0, **options)
+    return bar
+
+
+def run_script(
+    main: Callable[[Any], object],
+    parse: Callable[[], Any],
+    stopped: str = "stopped",
+    log: TextIO | None = None,
+) -> None:
     """Runs a script and turns what happens into its exit code.
 
     0 done, 1 failed, 2 a mistake in arguments or data (one line on stderr), 130 and 143 stopped by SIGINT and SIGTERM,
@@ -80,6 +122,8 @@ def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
     Args:
         main: does the work.
         parse: reads the command line into the options that `main` takes.
+        stopped: what to print after SIGINT or SIGTERM, unless the exception has a note that says it.
+        log: where log lines go; default: stdout.
     """
     from distributed import rank, says_it_first, world
 
@@ -88,7 +132,7 @@ def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
     if rank() > 0:  # one process prints
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         os.environ["TQDM_DISABLE"] = "1"
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=log or sys.stdout)
     signal.signal(signal.SIGTERM, stop)
     try:
         main(parse())
@@ -96,8 +140,9 @@ def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
         code, message = 2, f"error: {error}"
     except RunError as error:
         code, message = 1, f"error: {error}"
-    except KeyboardInterrupt:
-        code, message = 128 + signal.SIGINT, "stopped"
+    except KeyboardInterrupt as error:
+        code = 128 + (signal.SIGTERM if signal.SIGTERM in error.args else signal.SIGINT)
+        message = getattr(error, "__notes__", [stopped])[-1] if rank() == 0 else ""
     except (RuntimeError, MemoryError) as error:
         reason = str(error).partition("\n")[0]
         if out_of_memory(error):
@@ -118,17 +163,17 @@ def run_script(main: Callable[[Any], object], parse: Callable[[], Any]) -> None:
         return
     if world() > 1:  # torchrun tells the others to end as soon as one does; this one is about to
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if says_it_first(message):
+    if message and says_it_first(message):
         print(message, file=sys.stderr)
     sys.exit(code)
 
 
 def stop(*_: Any) -> None:
-    """Ends the script for SIGTERM, cleanly even when the processes that read pictures were told to end as well."""
+    """Stop the script for SIGTERM as for Ctrl-C, even when the processes that read images were told to end as well."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if hasattr(signal, "SIGCHLD"):  # torch would raise an error at each of them that ends, in the midst of the cleaning
         signal.signal(signal.SIGCHLD, lambda *_: None)
-    sys.exit(128 + signal.SIGTERM)
+    raise KeyboardInterrupt(signal.SIGTERM)
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -118,6 +118,7 @@ def test_a_stopped_run_ends_its_tracker_and_can_be_resumed(tmp_path, stop, tell)
         process.kill()
     assert process.returncode == 128 + stop, error
     assert "Traceback" not in error
+    assert error.splitlines()[-1] == "stopped; to continue: python main.py --resume checkpoint/a"
     (archive,) = (run_dir / "comet").glob("*.zip")
     assert zipfile.ZipFile(archive).testzip() is None
 

@@ -87,34 +87,40 @@ def to_plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def load_state(run: Run, epochs: int) -> dict[str, Any]:
+def load_state(run: Run, epochs: int, patience: int = 0) -> dict[str, Any]:
     """Reads `last.pt`, and cuts `log.csv` back to its epoch: a run may have been killed between the two.
 
     Args:
         run: an interrupted or finished one.
         epochs: how many it should have in all.
+        patience: epochs without improvement until it stops; with more than before, a run that has stopped continues.
 
     Returns:
         What `last.pt` holds.
 
     Raises:
         UserError: there is no such file: the run ended before its first epoch did; or it cannot be read; or it has
-            stopped early and more epochs are asked for.
+            stopped early and more epochs are asked for, but no more patience.
     """
     for file in (run.last, run.best):
         if not file.is_file():
-            raise UserError(f"{run.folder} holds no {file.name}: has the run had an epoch? start a new one")
+            raise UserError(
+                f"{run.folder} holds no {file.name}: was it killed in its first epoch? delete it and start again with "
+                "the same command; checked images and computed features are cached"
+            )
     try:
         state = torch.load(run.last, map_location="cpu", weights_only=True)
         with open(run.log, newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
-        stopped, done = state["stopped"], state["epoch"]
+        wait, done = state["wait"], state["epoch"]
+        state["stopped"] = state["stopped"] and wait >= patience
+        state["schedule"].pop("patience", None)  # of the plateau: it follows --patience, which may be larger now
     except Exception as error:
         raise UserError(f"{run.folder} cannot be resumed ({brief(error)})") from error
-    if stopped and epochs > state["epochs"]:
+    if state["stopped"] and epochs > state["epochs"]:
         raise UserError(
-            f"--epochs {epochs}: this run has stopped early, after epoch {done}, so more epochs would not "
-            "change it; start a new run with a larger --patience"
+            f"--epochs {epochs}: this run has stopped early, after epoch {done}, and would not continue; "
+            f"add a larger --patience, such as --patience {2 * wait}"
         )
     if rank() == 0:
         with replacing(run.log) as file:

@@ -104,7 +104,7 @@ def get_callbacks(
     keeper = SaveState(run, network, config.seed, schedule, best, stop, state)
     if rank() > 0:  # one process writes
         return [*training, schedule, stop, keeper]
-    return [*training, Log(run, append=state is not None), schedule, best, stop, *trackers, Progress(), keeper]
+    return [*training, Log(run, append=state is not None), schedule, best, stop, *trackers, Progress(stop), keeper]
 
 
 __all__ = ["MODE", "MONITOR", "TRACKERS", "check_trackers", "get_callbacks", "get_trackers", "load_state"]

@@ -20,7 +20,7 @@ from data.looks import all_looks, same_pictures
 from data.splits import SPLITS, Data, check_problems, classes_of, file_names, labels
 from distributed import one_first
 from Project import project
-from runs import choose_dataset, data_folder
+from runs import STOPPED, choose_dataset, data_folder
 from utils import UserError, run_script, write_json
 
 logger = logging.getLogger(__name__)
@@ -241,4 +241,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, lambda: parse(Options))
+    run_script(main, lambda: parse(Options), STOPPED)

@@ -15,13 +15,12 @@ import imagehash
 import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset
-from tqdm.auto import tqdm
 
 from data.imagefolder import PhotoFolder
 from data.loaders import default_workers
 from data.splits import leaves
 from data.table import Pictures
-from utils import UserError, brief
+from utils import UserError, brief, progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -83,16 +82,17 @@ def all_looks(
             logger.info("%d pictures were not looked at yet: python -m data.check does it", len(new))
             return looks
         found = new_looks(Subset(Looking(dataset, paths), new), num_workers)
-        progress = tqdm(found, "looking", len(new), leave=False, dynamic_ncols=True, disable=None)
-        rows = []
-        for i, one in zip(new, progress, strict=True):
-            looks[i] = one
-            if stamps[i] and not one.error:  # what was wrong may be mended without a change of the file
-                rows.append((os.fsencode(paths[i]), stamps[i], json.dumps(asdict(one))))
-            if len(rows) == 1000:
-                keep(cache, rows)
-                rows = []
-        keep(cache, rows)
+        rows: list[tuple[bytes, str, str]] = []
+        try:
+            for i, one in zip(new, progress_bar("checking", found, len(new)), strict=True):
+                looks[i] = one
+                if stamps[i] and not one.error:  # what was wrong may be mended without a change of the file
+                    rows.append((os.fsencode(paths[i]), stamps[i], json.dumps(asdict(one))))
+                if len(rows) == 1000:
+                    keep(cache, rows)
+                    rows = []
+        finally:  # a check that is interrupted continues from here
+            keep(cache, rows)
     return looks
 
 

@@ -2,7 +2,11 @@
 
 import csv
 import json
+import os
+import runpy
+import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,10 @@ from PIL import Image
 import losses
 import main as main_script
 import predict
-from callbacks import SaveState, load_state
+from callbacks import TRACKERS, SaveState, load_state
+from config import Config
+from data import get_data
+from data.check import check
 from models import load_network
 from Project import Run
 from runs import parse_config
@@ -79,6 +86,99 @@ def test_a_torn_log_is_mended(train, project):
     main_script.main(parse_config(["--resume", str(run.folder), "--epochs", "3"]), project)
     assert epochs_in(run) == ["1", "2", "3"]
     assert not list(run.folder.glob("*.tmp"))
+
+
+def interrupt_in(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training is stopped in this epoch."""
+
+    class Interrupt:
+        def on_epoch_begin(self, epoch_number, logs):
+            if epoch_number == epoch:
+                raise KeyboardInterrupt
+
+        def __getattr__(self, name):
+            return lambda *args, **kwargs: None
+
+    monkeypatch.setitem(TRACKERS, "interrupt", lambda *_: Interrupt())
+
+
+def test_a_stopped_run_says_how_to_continue(train, project, exit_of, monkeypatch):
+    interrupt_in(2, monkeypatch)
+    code, error = exit_of(lambda _: train(run_name="my run", patience=9, trackers=("interrupt",)), lambda: None)
+    said, _, command = error.partition(": python ")
+    assert (code, said) == (130, "stopped; to continue")
+    script, *words = shlex.split(command)
+    assert Path(script).samefile(main_script.__file__)
+    assert words == ["--resume", "project/checkpoint/my run"]
+    run = main_script.main(parse_config([*words, "--trackers", "none"]), project)
+    assert epochs_in(run) == ["1", "2"]
+    interrupt_in(3, monkeypatch)
+    words += ["--epochs", "4", "--trackers", "interrupt"]
+    assert exit_of(lambda c: main_script.main(c, project), lambda: parse_config(words)) == (130, error)
+
+
+def test_a_run_stopped_in_its_first_epoch_starts_again_with_the_same_command(
+    train, project, exit_of, monkeypatch, photos, capsys
+):
+    interrupt_in(1, monkeypatch)
+    assert exit_of(lambda _: train(run_name="r", trackers=("interrupt",)), lambda: None) == (130, "stopped")
+    assert list(project.checkpoint_dir.iterdir()) == []
+    train(run_name="r", epochs=1)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("data.check.check", interrupt)
+    monkeypatch.setattr(sys, "argv", ["main.py", "--data-dir", str(photos), "--model", "my_cnn", "--device", "cpu"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(main_script.__file__, run_name="__main__")
+    assert stopped.value.code == 130
+    assert "type the same command again: checked images and computed features are cached" in capsys.readouterr().err
+
+
+def test_a_check_that_is_stopped_keeps_what_it_has_checked(photos, tmp_path, monkeypatch):
+    import data.looks
+
+    look_at, checked = data.looks.look_at, []
+
+    def interrupted(*args):
+        checked.append(args)
+        if len(checked) == 36:  # of 40, in the second batch
+            raise KeyboardInterrupt
+        return look_at(*args)
+
+    monkeypatch.setattr(data.looks, "look_at", interrupted)
+    found = get_data("imagefolder", photos)
+    with pytest.raises(KeyboardInterrupt):
+        check(found, tmp_path / "cache", Config(num_workers=0))
+    check(found, tmp_path / "cache", Config(num_workers=0))
+    assert len(checked) == 36 + 8
+
+
+def test_resume_of_a_run_that_was_killed_in_its_first_epoch_says_what_to_do(train, exit_of):
+    run = train(epochs=1)
+    run.last.unlink()
+    code, error = exit_of(main_script.main, lambda: parse_config(["--resume", str(run.folder)]))
+    assert (code, len(error.splitlines())) == (2, 1)
+    assert "delete it and start again with the same command" in error
+    assert "features are cached" in error
+
+
+def test_resume_latest_is_the_newest_run(train, project, exit_of, caplog):
+    code, error = exit_of(lambda _: None, lambda: parse_config(["--resume", "latest"], project))
+    assert (code, len(error.splitlines())) == (2, 1)
+    assert f"no run in {project.checkpoint_dir}" in error
+    runs = {name: train(run_name=name, epochs=1) for name in ("a", "b", "c")}
+    (project.checkpoint_dir / "no run").mkdir()
+    for age, run in enumerate((runs["b"], runs["a"], runs["c"])):
+        os.utime(run.last, (10**9 - age, 10**9 - age))
+    caplog.clear()
+    config = parse_config(["--resume", "latest", "--epochs", "2", "--trackers", "none"], project)
+    assert caplog.messages == [f"The latest run is {runs['b'].folder}."]
+    assert epochs_in(main_script.main(config, project)) == ["1", "2"]
+    assert epochs_in(runs["b"]) == ["1", "2"]
+    runs["a"].last.unlink()  # killed in its first epoch, since: its folder tells when
+    assert parse_config(["--resume", "latest"], project).resume == runs["a"].folder
 
 
 class Hostile:
