@@ -8,6 +8,7 @@ import random
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -287,6 +288,13 @@ def test_fresh_views_are_for_training_only(train, computed, monkeypatch):
     metrics = json.loads(plain.metrics.read_text())
     best = list(csv.DictReader(plain.log.open()))[metrics["best_epoch"] - 1]
     assert float(best["val_acc"]) == pytest.approx(100 * metrics["val_acc"])
+
+
+def test_features_log_how_far_they_are(train, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    monkeypatch.setattr("tqdm.std.time", count(0, 31).__next__)
+    train(model="small", epochs=1)
+    assert any(line.startswith("features: 8 of 24 images, about ") for line in caplog.messages)
 
 
 def test_a_mixed_training_validates_on_features_that_are_not_mixed(train):

@@ -68,11 +68,10 @@ def test_nothing_is_logged_of_short_phases_by_other_processes_or_on_a_terminal(c
 def test_all_long_phases_say_how_far_they_are(frozen, photos, caplog, monkeypatch):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr("tqdm.std.time", count(0, 31).__next__)
-    run = frozen(views=1, batch_size=4)
+    run = frozen(batch_size=4)
     predict.main(predict.Options(run.folder, (photos,), device="cpu", num_workers=0))
     for line in (
         "checking: 1 of 40 images",
-        "features: 4 of 24 images",
         "epoch 2/2: 1 of 8 batches",
         "scoring: 1 of 2 batches",
         "predicting: 32 of 40 images",
