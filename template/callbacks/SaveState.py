@@ -112,7 +112,7 @@ def load_state(run: Run, epochs: int, patience: int = 0) -> dict[str, Any]:
         state = torch.load(run.last, map_location="cpu", weights_only=True)
         with open(run.log, newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
-        wait, done = state["wait"], state["epoch"]
+        wait, done = state["stop"]["wait"], state["epoch"]
         state["stopped"] = state["stopped"] and wait >= patience
         state["schedule"].pop("patience", None)  # of the plateau: it follows --patience, which may be larger now
     except Exception as error:

@@ -137,6 +137,6 @@ def test_more_patience_gives_the_run_that_had_it_from_the_start(frozen, project)
     main_script.main(parse_config(["--resume", str(run.folder), "--patience", "5", "--trackers", "none"]), project)
     assert rates(run) == rates(whole)
     ours, theirs = (torch.load(file, weights_only=True) for file in (run.last, whole.last))
-    for name in ("epoch", "stopped", "wait"):
+    for name in ("epoch", "stopped", "stop"):
         assert ours[name] == theirs[name]
     assert run.metrics.read_bytes() == whole.metrics.read_bytes()
