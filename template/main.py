@@ -69,7 +69,7 @@ def main(config: Config, project: Project = project) -> Run:
     logger.info("%s: %s", config.dataset, data)
     config = suit(config, data)
     check_loss(config.loss, len(data.classes), data.multilabel)
-    train_transform, val_transform = get_transforms(config.image_size, config.augmentation)
+    train_transform, val_transform = get_transforms(config.image_size, config.augmentation, config.resize)
     findings = check(data, project.cache_dir, config)
     class_weights, image_weights = balance(config.balance, data)
     loss = get_loss(config.loss, class_weights, device)
