@@ -27,6 +27,8 @@ class Config:
     """I K: of training and validation set together, the I-th of K parts is for validation and the rest to train."""
     image_size: int | None = None
     """Side of the square that the network sees, in pixels. Default: with weights, that of the images they were trained with; from scratch, what suits the data set."""
+    resize: str = "crop"
+    """How an image becomes that square: crop (cut one out of it), pad (all of it, black around it), squash (all of it, distorted) or your own in data/transformation/."""
     augmentation: str | None = None
     """photographs, small, characters, none or your own in data/transformation/. If not given: what suits the data."""
     balance: Literal["none", "weights", "sampler"] = "none"

@@ -87,7 +87,7 @@ def main(options: Options) -> None:
         part = "folder"  # other images, or some of these
         table = thresholds or config.dataset == "csv"
         dataset = read_labelled_table(folder, classes, bool(thresholds)) if table else read_labelled(folder, classes)
-    _, val_transform = get_transforms(config.image_size)
+    _, val_transform = get_transforms(config.image_size, resize=config.resize)
     loader = make_loader(
         dataset, val_transform, classes, batch_size=options.batch_size, num_workers=options.num_workers
     )

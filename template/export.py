@@ -7,7 +7,7 @@ python export.py checkpoint/RUN --format pt2    model.pt2, for torch.export.load
 import logging
 import os
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -75,8 +75,14 @@ def main(options: Options) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
-    labels = {"classes": read_json(run.classes), "image_size": config.image_size, "thresholds": thresholds}
-    write_json(run / "labels.json", {**labels, "short_side": short_side(config.image_size), **asdict(calibration)})
+    labels = {"classes": read_json(run.classes), "image_size": config.image_size, "resize": config.resize}
+    if config.resize == "crop":
+        labels["short_side"] = short_side(config.image_size)
+    if thresholds is None:
+        labels["confidence_threshold"] = calibration.threshold or None
+    else:
+        labels["thresholds"] = thresholds
+    write_json(run / "labels.json", labels)
     logger.info("%s and labels.json are in %s", path.name, run.folder)
 
 
@@ -98,7 +104,7 @@ def sample(run: Run, config: Config, data_dir: Path | None, n: int = 16) -> "tor
     from data import get_transforms
     from data.images import read_image
 
-    _, transform = get_transforms(config.image_size)
+    _, transform = get_transforms(config.image_size, resize=config.resize)
     try:
         val = data_of(run, config, project, data_dir).val
         chosen = [val[i * len(val) // n][0] for i in range(n)]

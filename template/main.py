@@ -78,7 +78,7 @@ def main(config: Config, project: Project = project) -> Run:
     config = resolve(config, data, network)
     check_loss(config.loss, len(data.classes), data.multilabel)
     config = choose_views(config, network)
-    train_transform, val_transform = get_transforms(config.image_size, config.augmentation)
+    train_transform, val_transform = get_transforms(config.image_size, config.augmentation, config.resize)
     class_weights, image_weights = balance(config.balance, data)
     loss = get_loss(config.loss, class_weights, device)
     train_dl, val_dl, test_dl = make_loaders(

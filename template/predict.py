@@ -84,6 +84,7 @@ def main(options: Options) -> None:
     from utils import get_device, read_json
 
     run = open_run(options.run_dir)
+    config = load_config(run)
     classes = read_json(run.classes)
     thresholds = read_json(run.thresholds) if run.thresholds.exists() else None
     calibration = load_calibration(run)
@@ -91,7 +92,7 @@ def main(options: Options) -> None:
         raise UserError(f"--top {options.top}: the run has {len(classes)} classes")
     files = find_images(options.paths)
     model = Model(load_network(run), None, None, device=get_device(options.device))
-    _, transform = get_transforms(load_config(run).image_size)
+    _, transform = get_transforms(config.image_size, resize=config.resize)
     workers = default_workers(options.num_workers) if len(files) > 64 or options.num_workers else 0
     loader = DataLoader(Images(files, transform), options.batch_size, num_workers=workers, collate_fn=list)
 

@@ -338,7 +338,7 @@ def load_run(folder: str | Path) -> LoadedRun:
         config,
         read_json(run.classes),
         load_network(run),
-        get_transforms(config.image_size)[1],
+        get_transforms(config.image_size, resize=config.resize)[1],
         load_calibration(run),
         pd.DataFrame(read_log(run)),
         read_scores(run),

@@ -347,7 +347,7 @@ REGISTRIES = """
 import json
 from callbacks import TRACKERS
 from data import DATASETS
-from data.transformation import AUGMENTATIONS
+from data.transformation import AUGMENTATIONS, RESIZES
 from losses import LOSSES
 from metrics import METRICS
 from models import MODELS

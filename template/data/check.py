@@ -25,6 +25,7 @@ from utils import UserError, run_script, write_json
 
 logger = logging.getLogger(__name__)
 
+LOST = 0.35  # of an image's area is much: a little more than the third that one of 3:2 loses by the crop
 AT_ONCE = 20_000  # new pictures that a training looks at before it starts; beyond that it takes minutes
 
 
@@ -36,6 +37,7 @@ class Findings:
         counts: images of each class in each split.
         looked_at: how many pictures were looked at, of all; the rest is known for these alone.
         sizes: width and height of the smallest, the median and the largest one.
+        cropped: how many images have sides so different that a square cut out of them leaves out over a third.
         formats: how many of each.
         unreadable: files that cannot be read, and `reasons` why.
         missing_classes: classes without a picture, by split.
@@ -50,6 +52,7 @@ class Findings:
     counts: dict[str, dict[str, int]]
     looked_at: int
     sizes: dict[str, list[int]] = field(default_factory=dict)
+    cropped: int = 0
     formats: dict[str, int] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
@@ -66,6 +69,16 @@ class Findings:
     def statistics(self) -> tuple[list[float], list[float]]:
         """Mean and std, as a network's first layer takes them."""
         return self.mean, self.std
+
+    @property
+    def crop_advice(self) -> str:
+        """What to know of the crop, if more than a quarter of the images lose much by it; else empty."""
+        if self.cropped <= self.looked_at / 4:
+            return ""
+        return (
+            f"{self.cropped} of {self.looked_at} images lose more than a third of their area by the crop; if what "
+            "tells the classes apart reaches their ends, try --resize pad or --resize squash"
+        )
 
 
 def check(data: Data, cache_dir: Path, config: Config) -> Findings:
@@ -92,6 +105,8 @@ def check(data: Data, cache_dir: Path, config: Config) -> Findings:
         if config.strict or split == "train":
             raise UserError(message)
         logger.warning("%s", message)
+    if config.resize == "crop" and findings.crop_advice:
+        logger.info("%s", findings.crop_advice)
     for key, groups in ("split", findings.leaks), ("label", findings.conflicts):
         if groups:
             different = {item[key]: item for item in groups[0]}
@@ -132,6 +147,7 @@ def look(data: Data, cache_dir: Path, at_once: int | None = None, num_workers: i
         return {"file": files[i], "split": splits[i], "label": label}
 
     duplicates = [[item(good[i]) for i in group] for group in same_pictures([looks[i] for i in good])]
+    shapes = [(looks[i].width, looks[i].height) for i in good]
     areas = sorted(good, key=lambda i: looks[i].width * looks[i].height)
     where = {"smallest": 0, "median": len(areas) // 2, "largest": -1} if areas else {}
     sums = [(looks[i].mean, looks[i].square) for i in good if splits[i] == "train"]
@@ -140,6 +156,7 @@ def look(data: Data, cache_dir: Path, at_once: int | None = None, num_workers: i
         counts=counts,
         looked_at=len(known),
         sizes={name: [looks[areas[i]].width, looks[areas[i]].height] for name, i in where.items()},
+        cropped=sum(1 - min(size) / max(size) > LOST for size in shapes),
         formats=dict(Counter(looks[i].format for i in good).most_common()),
         unreadable=[files[i] for i in known if looks[i].error],
         reasons=[looks[i].error for i in known if looks[i].error],
@@ -168,6 +185,8 @@ def describe(findings: Findings, data: Data) -> Iterator[str]:
         yield f"and {len(data.classes) - 40} classes more"
     yield f"largest class in train: {findings.imbalance:.1f} times the smallest"
     yield "sizes: " + ", ".join(f"{name} {w} × {h}" for name, (w, h) in findings.sizes.items())
+    if findings.crop_advice:
+        yield findings.crop_advice
     yield "formats: " + ", ".join(f"{name} {n}" for name, n in findings.formats.items())
     if findings.mean:
         yield f"mean {findings.mean}, std {findings.std}"

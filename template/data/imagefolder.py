@@ -5,10 +5,11 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torchvision.datasets import ImageFolder
 
-from data.images import images_in, is_image, read_image
+from data.images import images_in, is_image, read_image, walk_folders
 from data.splits import FRACTIONS, Data, fill_in
 from utils import UserError
 
@@ -36,12 +37,7 @@ class PhotoFolder(ImageFolder):
             UserError: there is no class folder.
         """
         self.known = list(classes)
-        super().__init__(
-            str(root),
-            loader=partial(read_image, draft=type(self) is PhotoFolder),
-            is_valid_file=self.is_shown,
-            allow_empty=True,
-        )
+        super().__init__(str(root), loader=partial(read_image, draft=type(self) is PhotoFolder))
         data_dir = Path(data_dir or Path(root).parent)
         self.files = [Path(path).relative_to(data_dir).as_posix() for path, _ in self.samples]
 
@@ -50,15 +46,21 @@ class PhotoFolder(ImageFolder):
         classes = self.known or class_folders(directory)
         return classes, {name: label for label, name in enumerate(classes)}
 
-    def is_shown(self, path: str) -> bool:
-        """Whether it is a picture, and in no hidden folder such as `.ipynb_checkpoints`."""
-        return is_image(path) and not any(part.startswith(".") for part in Path(path).relative_to(self.root).parts)
+    @staticmethod
+    def make_dataset(directory: str, class_to_idx: dict[str, int], *_: Any, **__: Any) -> list[tuple[str, int]]:
+        """Return the paths of the images and their labels; torchvision's own follows links in circles."""
+        items = []
+        for path in images_in(directory):
+            name = Path(path).relative_to(directory).parts[0]  # of the class folder
+            if name in class_to_idx:
+                items.append((path, class_to_idx[name]))
+        return sorted(items, key=lambda item: (item[1], os.path.split(item[0])))
 
     def problems(self) -> list[str]:
         """A line for each class that has no picture here; mentions files that are passed over."""
         strangers = [
             name
-            for _, _, names in os.walk(self.root, followlinks=True)
+            for _, names in walk_folders(self.root)
             for name in names
             if not is_image(name) and not name.startswith(".") and name not in ("Thumbs.db", "desktop.ini")
         ]

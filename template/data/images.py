@@ -18,7 +18,8 @@ from utils import UserError, brief
 
 logger = logging.getLogger(__name__)
 
-needed_side = ContextVar[int | None]("needed_side", default=None)  # in pixels, see `no_larger_than_needed`
+# The short and the long side in pixels, see `no_larger_than_needed`.
+needed_sides = ContextVar[tuple[int, int] | None]("needed_sides", default=None)
 
 
 def is_image(path: str | Path) -> bool:
@@ -27,16 +28,35 @@ def is_image(path: str | Path) -> bool:
     return path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".")
 
 
+def walk_folders(top: str | Path) -> Iterator[tuple[str, list[str]]]:
+    """Walk through a folder and all below it, in links to folders too, but in nothing that is hidden.
+
+    Each folder is visited once, however many links lead to it: first those that are really there, then linked ones.
+    A link to a folder that it lies in is skipped.
+
+    Yields:
+        The path of a folder, and the names of its files.
+    """
+    visited: set[str] = set()
+    starts = [os.fspath(top)]
+    for start in starts:  # grows by the links that are found
+        for folder, subfolders, names in os.walk(start):
+            real = os.path.realpath(folder)
+            if real in visited:
+                subfolders.clear()
+                continue
+            visited.add(real)
+            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+            yield folder, names
+            for name in subfolders:
+                path = os.path.join(folder, name)
+                if os.path.islink(path) and not Path(real).is_relative_to(os.path.realpath(path)):
+                    starts.append(path)
+
+
 def images_in(folder: str | Path) -> Iterator[str]:
-    """Paths of all pictures below a folder, in links to folders too, but in nothing that is hidden."""
-    seen: set[tuple[int, int]] = set()  # a link may lead back to where it is
-    for top, folders, names in os.walk(folder, followlinks=True):
-        status = os.stat(top)
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    """Yield the paths of all images below a folder, see `walk_folders`."""
+    for top, names in walk_folders(folder):
         yield from (os.path.join(top, name) for name in names if is_image(name))
 
 
@@ -52,12 +72,15 @@ def no_larger_than_needed(transform: Callable[[Image.Image], Any]) -> Iterator[N
     """
     steps = getattr(transform, "transforms", [transform])
     first = next((step for step in steps if not isinstance(step, (v2.PILToTensor, v2.ToImage))), None)
-    side = 2 * int(np.max(first.size)) if isinstance(first, (v2.Resize, Resize)) and first.size else None
-    before = needed_side.set(side)
+    sides = None
+    if isinstance(first, (v2.Resize, Resize)):
+        side = 2 * int(np.max(first.size or first.max_size))
+        sides = (side if first.size else 1, side)  # without a size it is the long side alone that is scaled to max_size
+    before = needed_sides.set(sides)
     try:
         yield
     finally:
-        needed_side.reset(before)
+        needed_sides.reset(before)
 
 
 def read_image(path: str | Path, draft: bool = False) -> Image.Image:
@@ -79,8 +102,10 @@ def read_image(path: str | Path, draft: bool = False) -> Image.Image:
         raise UserError(f"cannot read the image {path} (it is no file); replace or remove it")
     try:
         with Image.open(path) as image:
-            if draft and (side := needed_side.get()):
-                image.draft(None, (side, side))  # does nothing but to a JPEG
+            if draft and (sides := needed_sides.get()):
+                short, long = sides
+                wide = image.width > image.height
+                image.draft(None, (long, short) if wide else (short, long))  # does nothing but to a JPEG
             image.load()
             try:
                 image = ImageOps.exif_transpose(image)

@@ -74,7 +74,8 @@ def keep_pictures(folder: Path | None, cache_dir: Path, *loaders: DataLoader) ->
     for loader in loaders:
         view = loader.dataset
         steps = getattr(view.transform, "transforms", [])[:2]
-        if [type(step) for step in steps] != [v2.PILToTensor, v2.Resize]:
+        expected = [v2.PILToTensor, v2.Resize]
+        if len(steps) < 2 or not all(map(isinstance, steps, expected)):
             raise UserError("--keep-pictures needs transforms that begin with v2.PILToTensor() and v2.Resize(…)")
         sources = sources_of(view.dataset, folder)
         if None in sources:

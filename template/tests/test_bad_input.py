@@ -72,6 +72,7 @@ def assert_refused(outcome: tuple[int, str], project: Project, *named: str) -> N
         (("--run-name", "x" * 300), ("--run-name",)),
         (("--dataset", "demo"), ("--data-dir",)),
         (("--augmentation", "photgraphs"), ("augmentation", "did you mean 'photographs'")),
+        (("--resize", "padd"), ("resize 'padd'", "did you mean 'pad'")),
         (("--split", "0.5", "0.5", "0.5"), ("--split 0.5 0.5 0.5",)),
         (("--dataset", "imagefoldr"), ("data set 'imagefoldr'", "did you mean 'imagefolder'")),
         (("--model", "resnet81"), ("model 'resnet81'", "did you mean 'resnet18'")),

@@ -1,11 +1,13 @@
 """A run as a file for other programs gives the same answers."""
 
 import csv
+import json
 import math
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,93 @@ def test_the_file_is_used_without_torch(train, photos, tmp_path):
         (row,) = csv.DictReader(file)
     assert name == row["class"]
     assert float(p) == pytest.approx(float(row["probability"]), abs=1e-4)
+
+
+def example(folder: Path, files: list[Path]) -> list[list[tuple[str, float]]]:
+    """Runs the manual's example in a run's folder, on these files instead of its own, where nothing has torch.
+
+    Returns:
+        What it prints of each: names and probabilities.
+    """
+    (code,) = re.findall(r"<!-- test: onnx -->\n```python\n(.*?)```", (HERE / "README.md").read_text(), re.DOTALL)
+    functions, once = re.split(r"^(?=image = )", code, flags=re.MULTILINE)
+    once = textwrap.indent(once.replace('"photo.jpg"', "file"), "    ")
+    blocked = "import sys\nsys.modules.update(dict.fromkeys(('torch', 'torchvision', 'poutyne')))\n"
+    code = f"{blocked}{functions}for file in sys.argv[1:]:\n{once}    print('next')\n"
+    done = subprocess.run([sys.executable, "-c", code, *files], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answers = [lines.splitlines() for lines in done.stdout.split("next\n")[:-1]]
+    return [[(name, float(p)) for name, p in map(str.split, lines)] for lines in answers]
+
+
+def said_by_predict(folder: Path, files: list[Path], table: Path) -> list[list[tuple[str, float]]]:
+    """What predict.py says of them."""
+    predict.main(predict.Options(folder, tuple(files), csv=table, device="cpu"))
+    with open(table, newline="", encoding="utf-8") as file:
+        rows = [(row["class"].split("|"), row["probability"].split("|")) for row in csv.DictReader(file)]
+    return [[(name, float(p)) for name, p in zip(*row, strict=True) if name] for row in rows]
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad", "squash"])
+def test_the_example_of_the_manual_gives_the_answers_of_predict(train, photos, tmp_path, resize):
+    run = train(epochs=2, patience=2, image_size=80, resize=resize)
+    files = []
+    sizes = (
+        (171, 100),
+        (99, 333),
+        (80, 80),
+        (67, 45),
+        (50, 499),
+        (1201, 900),
+        (1000, 1777),
+    )  # the last two are decoded smaller
+    for i, photo in enumerate(sorted(photos.rglob("*.jpg"))):
+        files.append(tmp_path / f"{i}.jpg")
+        with Image.open(photo) as image:
+            image.resize(sizes[i % len(sizes)]).save(files[-1], quality=95)
+    sure = [answer[0][1] for answer in said_by_predict(run.folder, files, tmp_path / "out.csv")]
+    threshold = sorted(sure)[len(sure) // 2]
+    run.calibration.write_text(json.dumps({**json.loads(run.calibration.read_text()), "threshold": threshold}))
+    moved = Run(shutil.copytree(run.folder, tmp_path / "handed over"))
+    export.main(export.Options(moved.folder))
+
+    answers = said_by_predict(moved.folder, files, tmp_path / "out.csv")
+    assert len({name for ((name, _),) in answers}) > 1
+    assert any(name == "unsure" for ((name, _),) in answers)
+    for ((name, p),), ((expected, share),) in zip(example(moved.folder, files), answers, strict=True):
+        assert p == pytest.approx(share, abs=0.01)
+        assert (
+            name == expected or abs(share - threshold) < 1e-4
+        )  # what is computed otherwise differs in the last digits
+
+
+def test_the_example_names_several_classes_as_predict_does(train, photos, tmp_path):
+    files = sorted((photos / "train").rglob("*.jpg"))
+    lines = [f"{file},{'hero' if 'hero' in file.parts else 'helmet|figure'}" for file in files]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *lines]))
+    run = train(dataset="csv", data_dir=tmp_path, epochs=2, lr=3e-3)
+    export.main(export.Options(run.folder))
+    labels = json.loads((run / "labels.json").read_text())
+    assert labels["thresholds"] == json.loads(run.thresholds.read_text())
+    assert "confidence_threshold" not in labels
+    answers = said_by_predict(run.folder, files, tmp_path / "out.csv")
+    assert {len(answer) for answer in answers} > {1}
+    for found, expected in zip(example(run.folder, files), answers, strict=True):
+        assert dict(found) == pytest.approx(dict(expected), abs=0.01)
+
+
+@pytest.mark.parametrize(("threshold", "said"), [(None, None), (0.0, None), (0.75, 0.75)])
+def test_labels_say_what_a_program_needs_and_no_more(train, threshold, said):
+    run = train(epochs=1)
+    run.calibration.write_text(json.dumps({"temperature": 1.3, "risk": 0.05, "threshold": threshold}))
+    export.main(export.Options(run.folder, "pt2"))
+    assert json.loads((run / "labels.json").read_text()) == {
+        "classes": ["helmet", "hero"],
+        "image_size": 32,
+        "resize": "crop",
+        "short_side": 32,
+        "confidence_threshold": said,
+    }
 
 
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])

@@ -6,6 +6,8 @@ import shutil
 import sys
 
 import pytest
+import torch
+from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
@@ -13,6 +15,7 @@ from data import get_data, get_transforms, make_loaders
 from data.images import read_image
 from data.kept import keep_pictures
 from data.loaders import make_loader
+from data.transformation import RESIZES
 from utils import UserError
 
 
@@ -53,6 +56,28 @@ def test_the_training_is_the_same_to_the_bit(train):
     plain = figures(train(run_name="plain"))
     assert figures(train(run_name="kept", keep_pictures=True)) == plain
     assert figures(train(run_name="again", keep_pictures=True, num_workers=2)) == plain
+
+
+@pytest.mark.parametrize("resize", RESIZES)
+def test_the_views_are_the_same_however_an_image_becomes_a_square(resize, tmp_path):
+    for i, size in enumerate([(2400, 600), (300, 100), (50, 70), (64, 64)] * 2):
+        file = tmp_path / ("train" if i < 4 else "val") / "ab"[i % 2] / f"{i}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_noise(size, 60).convert("RGB").save(file)
+
+    def views(keep: bool) -> list[torch.Tensor]:
+        train_dl, val_dl, _ = make_loaders(
+            get_data("imagefolder", tmp_path), *get_transforms(32, resize=resize), num_workers=0
+        )
+        if keep:
+            keep_pictures(tmp_path, tmp_path / "cache", train_dl, val_dl)
+        return [images for dl in (train_dl, val_dl) for images, _ in dl]
+
+    plain = views(keep=False)
+    for _ in range(2):  # kept, and read again
+        for images, same in zip(plain, views(keep=True), strict=True):
+            assert torch.equal(images, same)
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 4 + 2
 
 
 def test_each_photograph_is_decoded_once(loaders, read):

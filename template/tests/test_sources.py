@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from PIL import Image
 import evaluate
 import predict
 from data import DATASETS, get_data
+from data.images import images_in
 from data.splits import Data, check_problems, file_names, fill_in, labels
 from data.table import Pictures, read_labelled_table
 from utils import UserError
@@ -75,6 +78,41 @@ def test_what_is_hidden_is_no_picture(photos, tmp_path):
     folder = Path(shutil.copytree(photos, tmp_path / "data"))
     shutil.copytree(folder / "train" / "hero", folder / "train" / "hero" / ".ipynb_checkpoints")
     assert len(get_data("imagefolder", folder).train) == 24
+
+
+def test_links_between_folders_add_and_move_nothing(photos, tmp_path, caplog):
+    folder = Path(shutil.copytree(photos, tmp_path / "data"))
+    plain = get_data("imagefolder", folder)
+    expected = [plain.train.samples, file_names(plain.val), file_names(plain.test)]
+    classes = folder / "train" / "helmet", folder / "train" / "hero"
+    for one, other in classes, classes[::-1]:
+        (one / "notes.txt").touch()
+        (one / "deep" / "er").mkdir(parents=True)
+        for place in one, one / "deep" / "er":
+            for i, target in enumerate((".", "..", one, other, one.parent, folder, tmp_path)):  # any two never ended
+                (place / f"link {i}").symlink_to(target)
+    start = time.perf_counter()
+    data = get_data("imagefolder", folder)
+    assert [data.train.samples, file_names(data.val), file_names(data.test)] == expected
+    assert "passed over in" in caplog.text
+    assert "more" not in caplog.text  # each of the two notes once
+    real = {os.path.realpath(path) for path in images_in(classes[0])}  # as predict.py, which knows no classes
+    assert len(real) == len(list(images_in(classes[0]))) == 24
+    assert time.perf_counter() - start < 5
+
+
+def test_folders_that_are_elsewhere_are_read_once(photos, tmp_path):
+    folder, elsewhere = Path(shutil.copytree(photos, tmp_path / "data")), tmp_path / "elsewhere"
+    shutil.move(folder / "train" / "hero", elsewhere / "a" / "hero")
+    shutil.copytree(photos / "val" / "hero", elsewhere / "more")
+    (elsewhere / "more" / "back").symlink_to(elsewhere)
+    (folder / "train" / "hero").symlink_to(elsewhere / "a" / "hero")  # a class
+    (folder / "train" / "helmet" / "a").symlink_to(elsewhere / "a" / "hero")  # is no part of another one
+    (elsewhere / "a" / "hero" / "more").symlink_to(elsewhere / "more")  # more of its images
+    data = get_data("imagefolder", folder)
+    assert [data.train.targets.count(label) for label in (0, 1)] == [12, 12 + 8]
+    assert "train/hero/more/000.jpg" in data.train.files
+    assert not any("back" in file or "helmet/a/" in file for file in data.train.files)
 
 
 def test_a_table_says_what_is_what(photos, tmp_path):

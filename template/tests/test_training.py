@@ -353,6 +353,9 @@ def test_resume_refuses_what_would_change_the_run(train, exit_of):
     code, error = exit_of(lambda config: None, lambda: parse_config(["--resume", str(run.folder), "--lr", "0.5"]))
     assert code == 2
     assert "--lr" in error
+    code, error = exit_of(lambda config: None, lambda: parse_config(["--resume", str(run.folder), "--resize", "pad"]))
+    assert code == 2
+    assert "--resize pad cannot be changed" in error
     code, error = exit_of(lambda config: None, lambda: parse_config(["--resume", str(run.folder), "--epochs", "0"]))
     assert code == 2
     longer = parse_config(["--resume", str(run.folder), "--epochs", "9"])

@@ -1,7 +1,7 @@
-"""From a picture to what the network gets: resized, cropped and, for training only, augmented with imgaug.
+"""From an image to what the network gets: made a square and, for training only, augmented with imgaug.
 
 Change the augmenters below, call `show_dl` in the notebook, and see what your change does. A new one is a line in
-`AUGMENTATIONS`.
+`AUGMENTATIONS`; another way to make an image a square is a line in `RESIZES`.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,10 @@ except ImportError as error:
     raise UserError(f"OpenCV, which imgaug needs, lacks a system library ({error}); apt install libgl1") from error
 
 from data.transformation.ImgAugTransform import ImgAugTransform
+from data.transformation.ResizeLongSide import ResizeLongSide
 
 Transform = Callable[[Image.Image], torch.Tensor]
+Steps = list[v2.Transform]
 
 photographs = iaa.Sequential(
     [
@@ -45,33 +47,55 @@ AUGMENTATIONS: dict[str, iaa.Augmenter] = {
 }
 
 
-def get_transforms(image_size: int = 224, augmentation: str = "photographs") -> tuple[Transform, Transform]:
-    """The two pipelines, one for training and one for validation, test and prediction.
+def crop(image_size: int) -> tuple[Steps, Steps]:
+    """Scale the short side, then cut a square out: anywhere for training, else from the centre."""
+    scale = v2.Resize(short_side(image_size))
+    return [scale, v2.RandomCrop(image_size)], [scale, v2.CenterCrop(image_size)]
 
-    Both keep the aspect ratio: the short side is scaled to 8/7 of the size (256 for 224), then a square is cut out. Up
-    to 64 px nothing is given away: the short side becomes that of the square.
+
+def pad(image_size: int) -> tuple[Steps, Steps]:
+    """Scale the long side to that of the square; what is left of the square is black, half on either side."""
+    steps = [ResizeLongSide(image_size), v2.CenterCrop(image_size)]  # CenterCrop pads what is smaller
+    return steps, steps
+
+
+def squash(image_size: int) -> tuple[Steps, Steps]:
+    """Scale both sides to those of the square, whatever the aspect ratio."""
+    steps = [v2.Resize((image_size, image_size))]
+    return steps, steps
+
+
+# From the side of the square to the steps that make an image one: for training, and for all else.
+RESIZES: dict[str, Callable[[int], tuple[Steps, Steps]]] = {"crop": crop, "pad": pad, "squash": squash}
+
+
+def get_transforms(
+    image_size: int = 224, augmentation: str = "photographs", resize: str = "crop"
+) -> tuple[Transform, Transform]:
+    """Return the two pipelines, one for training and one for validation, test and prediction.
 
     Args:
-        image_size: side of that square in pixels.
+        image_size: side of the square that the network gets, in pixels.
         augmentation: a key of `AUGMENTATIONS`, for the first one.
+        resize: a key of `RESIZES`, for both.
 
     Returns:
         `train_transform` and `val_transform`: PIL image in RGB → uint8 tensor (3, image_size, image_size), 0 to 255.
         The network itself normalises.
 
     Raises:
-        UserError: there is no such augmentation.
+        UserError: there is no such augmentation, or no such way to resize.
     """
     augmenter = lookup(augmentation, AUGMENTATIONS, "augmentation")
-    # torchvision scales tensors three times faster than pictures; no value differs by more than one.
-    scale = [v2.PILToTensor(), v2.Resize(short_side(image_size))]
-    train = v2.Compose([*scale, v2.RandomCrop(image_size), ImgAugTransform(augmenter)])
-    val = v2.Compose([*scale, v2.CenterCrop(image_size)])
+    train_steps, val_steps = lookup(resize, RESIZES, "resize")(image_size)
+    # torchvision scales tensors three times faster than PIL images; no value differs by more than one.
+    train = v2.Compose([v2.PILToTensor(), *train_steps, ImgAugTransform(augmenter)])
+    val = v2.Compose([v2.PILToTensor(), *val_steps])
     return train, val
 
 
 def short_side(image_size: int) -> int:
-    """To how many pixels the short side of a picture is scaled before a square is cut out of it."""
+    """Return to how many pixels `crop` scales the short side: 256 for a square of 224, up to 64 px as many."""
     return image_size if image_size <= 64 else round(image_size * 8 / 7)
 
 
