@@ -39,8 +39,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
 
+    from data.image_cache import keep_pictures
     from data.imagefolder import PhotoFolder
-    from data.kept import keep_pictures
     from data.loaders import EpochSampler, make_loader
     from data.transformation import ImgAugTransform, short_side
     from peers import SIZE, original_augmenter, original_transforms

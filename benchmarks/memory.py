@@ -21,8 +21,8 @@ def steps(model: str, keep: bool, n: int, size: int) -> tuple[float, float]:
     import resource
 
     import torch
+    from core.environment import keep_freed_memory
     from models import get_model
-    from utils import keep_freed_memory
 
     if keep:
         keep_freed_memory()

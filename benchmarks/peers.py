@@ -284,12 +284,12 @@ def template(data_dir: Path, seed: int, begin: Callable[[], None], **options) ->
     """The template by its own main(), with the options that it has by itself, in an empty project."""
     import csv
 
-    import features
     import main as train
-    import report
     from config import Config
+    from evaluation import results as report
     from poutyne import Model
     from Project import Project
+    from training import feature_cache as features
 
     ends = []
     keep, fit = features.cache_features, Model.fit_generator
@@ -416,9 +416,9 @@ def main() -> None:
     if options.one is not None:
         return run_one(options.only[0], data_dir, options.one)
 
+    from core.environment import versions
     from data import get_data
     from data.splits import file_names
-    from utils import versions
 
     val_names = tempfile.NamedTemporaryFile("w", encoding="utf-8")  # noqa: SIM115
     val_names.write("\n".join(file_names(get_data("imagefolder", data_dir).val)))

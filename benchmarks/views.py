@@ -18,8 +18,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "template"))
 
 from data import get_data, get_transforms, make_loaders
-from features import cache_features
 from models import get_model
+from training.feature_cache import cache_features
 
 VIEWS = 40
 

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from config import Config, check_at_least, parse
+from config import Config, parse_config
+from core.cli import STOPPED, check_at_least, parse, run_script
+from core.errors import UserError
 from Project import Run, project
-from runs import STOPPED, parse_config
-from utils import UserError, run_script
 
 if TYPE_CHECKING:
     import numpy as np

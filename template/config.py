@@ -1,14 +1,19 @@
 """The options: the only list of them. Each field's docstring, a line however long, is its help."""
 
-import io
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from utils import UserError
+from core.cli import check_at_least, dashes, parse
+from core.environment import versions
+from core.errors import UserError, brief
+from core.files import read_json
+from core.run_folder import latest_run, open_run
+from Project import Project, Run, project
 
 
 @dataclass(frozen=True)
@@ -132,43 +137,75 @@ class Config:
 
 HEADINGS = {"--dataset": "data", "--model": "network", "--epochs": "training", "--seed": "machine", "--run-name": "run"}
 
+# What may differ from the interrupted run without changing what it would have computed; what may be raised.
 
-def parse(options: type, argv: Sequence[str] | None = None, **settings: Any) -> Any:
-    """Reads a command line into a dataclass of options, with `tyro`; the help of main.py gets headings."""
-    import tyro
 
-    printed = io.StringIO()
+HEADINGS = {"--dataset": "data", "--model": "network", "--epochs": "training", "--seed": "machine", "--run-name": "run"}
+
+# What may differ from the interrupted run without changing what it would have computed; what may be raised.
+MAY_CHANGE_ON_RESUME = ("resume", "data_dir", "device", "num_workers", "keep_pictures", "trackers", "strict")
+MAY_BE_RAISED_ON_RESUME = ("epochs", "patience")
+
+
+def parse_config(argv: Sequence[str] | None = None, project: Project = project) -> Config:
+    """Reads the command line. With `--resume` the options of that run are the defaults.
+
+    Args:
+        argv: the arguments; those of the process by default.
+        project: where `--resume latest` looks for runs.
+
+    Raises:
+        UserError: a value is out of range, or an option cannot be changed on resume.
+    """
+    config = parse(Config, argv, HEADINGS)
+    if config.resume is None:
+        return config
+    folder = latest_run(project) if config.resume == Path("latest") else config.resume
+    saved = replace(load_config(open_run(folder)), resume=folder)
+    config = replace(parse(Config, argv, HEADINGS, default=saved), resume=folder)
+    for field in fields(Config):
+        before, now = getattr(saved, field.name), getattr(config, field.name)
+        if field.name in MAY_BE_RAISED_ON_RESUME:
+            if now < before:
+                raise UserError(f"--{field.name} {now}: the run has {before}, which can only be raised on resume")
+        elif now != before and field.name not in MAY_CHANGE_ON_RESUME:
+            raise UserError(
+                f"--{dashes(field.name)} {now} cannot be changed on resume (the run has {before}); start a new run"
+            )
+    if config.epochs > saved.epochs and config.schedule not in ("plateau", "constant"):
+        raise UserError(
+            f"--epochs {config.epochs}: the schedule {config.schedule} was laid out for {saved.epochs} epochs; "
+            "start a new run"
+        )
+    return config
+
+
+def load_config(run: Run) -> Config:
+    """The options that a run was started with.
+
+    Raises:
+        UserError: its config.json cannot be read.
+    """
     try:
-        with redirect_stdout(printed):
-            return tyro.cli(options, args=argv, config=(tyro.conf.DisallowNone,), **settings)
-    finally:
-        for line in printed.getvalue().splitlines():
-            heading = HEADINGS.get(line.strip().partition(" ")[0]) if options is Config else None
-            print(f"\n {heading}\n{line}" if heading else line)
+        saved = read_json(run.config)["options"]
+        names = {field.name for field in fields(Config)}
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()
+        }
+        config = Config(**{name: value for name, value in values.items() if name in names})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{run.config} cannot be read ({brief(error)}); was it changed?") from error
+    return replace(config, data_dir=config.data_dir and Path(config.data_dir), resume=None)
 
 
-def check_at_least(least: int, options: Any, *names: str) -> None:
-    """Refuses options that are given and too small.
-
-    Raises:
-        UserError: names the first one.
-    """
-    for name in names:
-        value = getattr(options, name)
-        if value is not None and not least <= value < float("inf"):
-            raise UserError(f"--{dashes(name)} {value}: at least {least} is needed")
-
-
-def check_file(name: str, path: Path | None) -> None:
-    """Refuses a file that cannot be written, before any work is done.
-
-    Raises:
-        UserError: it is a folder, or would be in none.
-    """
-    if path and (path.is_dir() or not path.resolve().parent.is_dir()):
-        raise UserError(f"--{name} {path}: give the name of a file, in a folder that exists")
-
-
-def dashes(name: str) -> str:
-    """The option's name as it is typed."""
-    return name.replace("_", "-")
+def describe(config: Config) -> dict[str, Any]:
+    """What goes into config.json: the options, the command, the versions of the libraries, the git commit if any."""
+    found = versions("torch", "torchvision", "poutyne", "imaug", "numpy", "pillow")
+    git = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = None
+    options = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+    del options["resume"]  # where it was resumed from is here
+    return {"options": options, "versions": {"python": sys.version.split()[0], **found}, "git_commit": commit}

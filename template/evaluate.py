@@ -12,10 +12,11 @@ from typing import Literal
 
 from tyro.conf import Positional
 
-from config import check_at_least, parse
+from config import load_config
+from core.cli import check_at_least, parse, run_script
+from core.errors import UserError
+from core.run_folder import open_run
 from Project import project
-from runs import data_of, load_config, open_run
-from utils import UserError, run_script
 
 logger = logging.getLogger(__name__)
 
@@ -51,17 +52,18 @@ def main(options: Options) -> None:
     """
     from poutyne import Model
 
-    import plots
-    from calibration import load_calibration
-    from data import get_transforms, make_loader
+    from core.files import read_json, write_json
+    from core.processes import connect, rank
+    from data import data_of, get_transforms, make_loader
+    from data.csv_dataset import read_labelled_table
     from data.imagefolder import read_labelled
-    from data.table import read_labelled_table
-    from distributed import connect, rank
+    from evaluation import plots
+    from evaluation.calibration import load_calibration
+    from evaluation.report import write_page
+    from evaluation.scoring import predict, score
     from losses import get_loss
     from models import load_network
-    from page import write_page
-    from scores import predict, score
-    from utils import get_device, read_json, write_json
+    from utils import get_device
 
     run = open_run(options.run_dir)
     config = load_config(run)

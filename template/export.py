@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from config import Config, parse
+from config import Config, load_config
+from core.cli import parse, run_script
+from core.errors import RunError, UserError
+from core.rng import seeded
+from core.run_folder import open_run
 from Project import Run, project
-from runs import data_of, load_config, open_run
-from utils import RunError, UserError, run_script, seeded
 
 if TYPE_CHECKING:
     import torch
@@ -47,11 +49,11 @@ def main(options: Options) -> None:
     """
     import torch
 
-    from calibration import load_calibration
+    from core.files import read_json, write_json
     from data.transformation import short_side
+    from deployment.exported import FORMATS, Probabilities
+    from evaluation.calibration import load_calibration
     from models import load_network
-    from models.exported import FORMATS, Probabilities
-    from utils import read_json, write_json
 
     run = open_run(options.run_dir)
     config, calibration = load_config(run), load_calibration(run)
@@ -101,8 +103,8 @@ def sample(run: Run, config: Config, data_dir: Path | None, n: int = 16) -> "tor
     import torch
     from torchvision.transforms import v2
 
-    from data import get_transforms
-    from data.images import read_image
+    from data import data_of, get_transforms
+    from data.image_io import read_image
 
     _, transform = get_transforms(config.image_size, resize=config.resize)
     try:

@@ -8,12 +8,12 @@ python main.py --help                   everything else
 """
 
 import logging
+from dataclasses import replace
 
-from config import Config
+from config import Config, describe, parse_config
+from core.cli import STOPPED, run_script
+from core.stopwatch import Stopwatch
 from Project import Project, Run, project
-from runs import STOPPED, choose_dataset, data_folder, parse_config, resolve, run_folder
-from stopwatch import Stopwatch
-from utils import run_script
 
 logger = logging.getLogger(__name__)
 
@@ -37,20 +37,24 @@ def main(config: Config, project: Project = project) -> Run:
     from poutyne import Model, set_seeds
 
     from callbacks import check_trackers, get_callbacks, get_trackers, load_state
-    from data import get_data, get_transforms, make_loaders
+    from core.errors import lookup
+    from core.processes import connect, rank, synchronize, wrap
+    from core.run_folder import create_run, new_name, resume_run
+    from data import choose_dataset, data_folder, describe_split, get_data, get_transforms, make_loaders
     from data.balance import balance
     from data.check import check
-    from data.kept import keep_pictures
-    from distributed import connect, rank, synchronize, wrap
-    from features import cache_features, choose_views
-    from find_lr import check_find_lr, find_lr
+    from data.image_cache import keep_pictures
+    from evaluation.results import write_report, write_start
     from losses import LOSSES, check_loss, get_loss
     from metrics import METRICS, accuracy
-    from models import build_network, check_batch, check_compile
-    from models.mixing import mix
-    from optim import make_optimizer
-    from report import write_report, write_start
-    from utils import get_device, lookup
+    from models import build_network
+    from training.feature_cache import cache_features, choose_views
+    from training.lr_finder import check_find_lr, find_lr
+    from training.mixup import mix
+    from training.optimizers import make_optimizer
+    from training.preflight import check_batch, check_compile
+    from training.resolve import resolve
+    from utils import get_device
 
     set_seeds(config.seed)
     device = get_device(config.device)
@@ -96,8 +100,13 @@ def main(config: Config, project: Project = project) -> Run:
     loss = mix(config.mix, network, loss, len(data.classes))
     check_batch(network, val_dl, smallest=len(train_dl.sampler) % train_dl.batch_size or train_dl.batch_size)
 
+    if config.resume:
+        folder = resume_run(config.resume, describe(config))
+    else:
+        config = replace(config, run_name=config.run_name or new_name(project, config.model))
+        folder = create_run(project, config.run_name, {"config.json": describe(config), **describe_split(data)})
     with (
-        run_folder(config, project, data) as run,
+        folder as run,
         get_trackers(config.trackers, run, project.env_file, val_dl) as trackers,
     ):
         if rank() == 0:

@@ -19,14 +19,17 @@ from typing import IO, TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
-from config import check_at_least, check_file, parse
-from runs import load_config, open_run
-from utils import UserError, progress_bar, replacing, run_script
+from config import load_config
+from core.cli import check_at_least, check_file, parse, run_script
+from core.errors import UserError
+from core.files import replacing
+from core.progress import progress_bar
+from core.run_folder import open_run
 
 if TYPE_CHECKING:
     import torch
 
-    from calibration import Calibration
+    from evaluation.calibration import Calibration
 
 UNSURE = "unsure"
 
@@ -76,12 +79,13 @@ def main(options: Options) -> None:
     from poutyne import Model
     from torch.utils.data import DataLoader
 
-    from calibration import load_calibration
+    from core.files import read_json
     from data import get_transforms
-    from data.images import Images
+    from data.image_io import Images
     from data.loaders import default_workers
+    from evaluation.calibration import load_calibration
     from models import load_network
-    from utils import get_device, read_json
+    from utils import get_device
 
     run = open_run(options.run_dir)
     config = load_config(run)
@@ -209,7 +213,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     Raises:
         UserError: a path does not exist, or there is no picture at all.
     """
-    from data.images import images_in, is_image
+    from data.image_io import images_in, is_image
 
     files: dict[Path, None] = {}  # each one once
     for path in paths:

@@ -351,7 +351,7 @@ from data.transformation import AUGMENTATIONS, RESIZES
 from losses import LOSSES
 from metrics import METRICS
 from models import MODELS
-from optim import OPTIMIZERS, SCHEDULES
+from training.optimizers import OPTIMIZERS, SCHEDULES
 
 print(json.dumps({name: list(found) for name, found in globals().items() if name.isupper()}))
 """

@@ -4,9 +4,9 @@ from typing import IO, Any
 
 from poutyne import ModelCheckpoint
 
+from core.files import read_json, write_json, write_tensors
 from models import Classifier
 from Project import Run
-from utils import read_json, write_json, write_tensors
 
 
 class BestWeights(ModelCheckpoint):

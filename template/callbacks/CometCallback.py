@@ -11,8 +11,9 @@ import numpy as np
 from poutyne import Logger
 from torch.utils.data import DataLoader
 
+from core.errors import brief
+from core.files import read_json
 from Project import Run
-from utils import brief, read_json
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ import math
 
 from poutyne import Callback
 
+from core.errors import RunError
 from Project import Run
-from utils import RunError
 
 
 class Finite(Callback):

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from utils import UserError, brief
+from core.errors import UserError, brief
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import numpy as np
 from poutyne import MLFlowLogger
 from torch.utils.data import DataLoader
 
+from core.files import read_json
 from Project import Run
-from utils import read_json
 
 
 class MLflowCallback(MLFlowLogger):

@@ -4,7 +4,7 @@ import logging
 
 from poutyne import Callback, EarlyStopping
 
-from utils import progress_bar
+from core.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,11 @@ from poutyne import Callback, EarlyStopping, ReduceLROnPlateau, set_seeds
 
 from callbacks.BestWeights import BestWeights
 from callbacks.Schedule import Schedule
-from distributed import rank
+from core.errors import UserError, brief
+from core.files import replacing, write_tensors
+from core.processes import rank
 from models import Classifier
 from Project import Run
-from utils import UserError, brief, replacing, write_tensors
 
 
 class SaveState(Callback):

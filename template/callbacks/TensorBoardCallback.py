@@ -9,9 +9,9 @@ import torch
 from poutyne import TensorBoardLogger
 from torch.utils.data import DataLoader
 
-import plots
+from evaluation import plots
+from evaluation.plots import class_names
 from Project import Run
-from utils import class_names
 
 
 class TensorBoardCallback(TensorBoardLogger):

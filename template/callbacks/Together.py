@@ -4,7 +4,7 @@ from collections import Counter
 
 from poutyne import Callback
 
-from distributed import average, synchronize
+from core.processes import average, synchronize
 
 
 class Together(Callback):

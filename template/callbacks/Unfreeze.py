@@ -5,7 +5,7 @@ import logging
 from poutyne import Callback, EarlyStopping, ReduceLROnPlateau
 
 from callbacks.Schedule import Schedule
-from distributed import wrap
+from core.processes import wrap
 from models import Classifier
 
 logger = logging.getLogger(__name__)

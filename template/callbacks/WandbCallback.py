@@ -11,8 +11,8 @@ import numpy as np
 from poutyne import WandBLogger
 from torch.utils.data import DataLoader
 
+from core.files import read_json
 from Project import Run
-from utils import read_json
 
 logger = logging.getLogger(__name__)
 

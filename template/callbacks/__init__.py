@@ -28,15 +28,12 @@ from callbacks.Together import Together
 from callbacks.Unfreeze import Unfreeze
 from callbacks.WandbCallback import WandbCallback
 from config import Config
-from distributed import rank, world
+from core.errors import lookup
+from core.processes import rank, world
+from evaluation.scoring import MODE, MONITOR
 from models import Classifier
-from optim import SCHEDULES
 from Project import Run
-from utils import lookup
-
-# What "better" means, once for all: this metric cuts the learning rate, keeps the best weights and stops the training.
-# The best accuracy is noise on a small validation set, and the loss also counts how confident each answer is.
-MONITOR, MODE = "val_loss", "min"
+from training.optimizers import SCHEDULES
 
 TRACKERS: dict[str, Callable[[Run, Path, DataLoader], Any]] = {
     "comet": CometCallback,
@@ -107,4 +104,4 @@ def get_callbacks(
     return [*training, Log(run, append=state is not None), schedule, best, stop, *trackers, Progress(stop), keeper]
 
 
-__all__ = ["MODE", "MONITOR", "TRACKERS", "check_trackers", "get_callbacks", "get_trackers", "load_state"]
+__all__ = ["TRACKERS", "check_trackers", "get_callbacks", "get_trackers", "load_state"]

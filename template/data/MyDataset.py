@@ -9,9 +9,9 @@ from pathlib import Path
 from PIL import Image
 from torch.utils.data import Dataset
 
-from data.images import is_image, read_image
+from core.errors import UserError
+from data.image_io import is_image, read_image
 from data.splits import FRACTIONS, Data, fill_in
-from utils import UserError
 
 
 class MyDataset(Dataset):

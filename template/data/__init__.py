@@ -4,22 +4,29 @@ A new data set is a function and a line in `DATASETS`: it takes the folder, the 
 seed of the split, and returns a `Data`.
 """
 
+import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from config import Config
+from core.errors import UserError, lookup
+from core.files import read_json
+from core.processes import one_first
+from data.csv_dataset import table
 from data.demo import FOLDER, demo
+from data.image_io import images_in
 from data.imagefolder import imagefolder, read_folders
 from data.loaders import DataLoaders, make_loader, make_loaders
 from data.MyDataset import my_dataset
-from data.published import PUBLISHED
-from data.splits import FRACTIONS, Data, check_problems, choose_fold, restore_split
-from data.table import table
+from data.splits import FRACTIONS, Data, check_problems, choose_fold, describe_split, restore_split
 from data.tiny_imagenet import tiny_imagenet
+from data.torchvision_datasets import PUBLISHED
 from data.transformation import Transform, get_transforms, train_transform, val_transform
-from distributed import one_first
-from Project import Run
-from utils import UserError, lookup, read_json
+from Project import Project, Run
+
+logger = logging.getLogger(__name__)
 
 DATASETS: dict[str, Callable[[Path, Sequence[float], int], Data]] = {
     "imagefolder": imagefolder,
@@ -118,11 +125,68 @@ def get_dataloaders(
     return make_loaders(data, train_transform, val_transform, **loader_options)
 
 
+def choose_dataset(config: Config, project: Project) -> Config:
+    """Fills in which data set it is: the one asked for, else the project's own pictures, else the demo.
+
+    Args:
+        config: as typed.
+        project: its `data_dir` is looked at.
+
+    Returns:
+        The config with `dataset`, and with `data_dir` absolute if it was given.
+
+    Raises:
+        UserError: the folder that was given does not exist.
+    """
+    name = config.dataset
+    if config.data_dir and not config.data_dir.exists():
+        advice = "give one that exists, or leave out --data-dir"
+        if config.resume:
+            advice = "if the images of this run are elsewhere now, say so with --data-dir"
+        raise UserError(f"there is no folder {config.data_dir}; {advice}")
+    if name is None:
+        name = "imagefolder" if config.data_dir or any(images_in(project.data_dir)) else "demo"
+        if config.data_dir and config.data_dir.suffix == ".csv":
+            name = "csv"
+        if name == "demo":
+            logger.info("There is no image in %s, so this is the demo.", project.data_dir)
+    return replace(config, dataset=name, data_dir=config.data_dir and config.data_dir.resolve())
+
+
+def data_folder(config: Config, project: Project) -> Path:
+    """Where the pictures are: what was given, else the project's own folder, or its cache where it gets them itself."""
+    if config.data_dir is None and config.dataset in OBTAINED:
+        return project.cache_dir / OBTAINED[config.dataset]
+    return config.data_dir or project.data_dir
+
+
+def data_of(run: Run, config: Config, project: Project, data_dir: Path | None) -> Data:
+    """The images of a finished run, dealt out as they were then.
+
+    Args:
+        run: has its split and its classes.
+        config: of the run.
+        project: where the images are if nobody says so.
+        data_dir: where they are now; nothing is downloaded or drawn there.
+
+    Raises:
+        UserError: they are not there, not all of them, or are others now.
+    """
+    if data_dir and not is_there(config.dataset, data_dir):
+        raise UserError(f"there is no {config.dataset} in {data_dir}")
+    folder = data_dir or data_folder(config, project)
+    return get_data(config.dataset, folder, config.split, config.split_seed, run, config.fold)
+
+
 __all__ = [
     "DATASETS",
     "Data",
     "DataLoaders",
     "check_problems",
+    "choose_dataset",
+    "data_folder",
+    "data_of",
+    "describe_split",
     "get_data",
     "get_dataloaders",
     "get_transforms",

@@ -13,15 +13,16 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import ConcatDataset
 
-from config import Config, check_at_least, check_file, parse
-from data import get_data
+from config import Config
+from core.cli import STOPPED, check_at_least, check_file, parse, run_script
+from core.errors import UserError
+from core.files import write_json
+from core.processes import one_first
+from data import choose_dataset, data_folder, get_data
+from data.duplicates import all_looks, same_pictures
 from data.imagefolder import shorten
-from data.looks import all_looks, same_pictures
 from data.splits import SPLITS, Data, check_problems, classes_of, file_names, labels
-from distributed import one_first
 from Project import project
-from runs import STOPPED, choose_dataset, data_folder
-from utils import UserError, run_script, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from torchvision.datasets import ImageFolder
 
-from data.images import images_in, is_image, read_image, walk_folders
+from core.errors import UserError
+from data.image_io import images_in, is_image, read_image, walk_folders
 from data.splits import FRACTIONS, Data, fill_in
-from utils import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from data.images import no_larger_than_needed
+from core.errors import UserError
+from core.processes import rank, world
+from core.rng import seeded
+from data.image_io import no_larger_than_needed
 from data.splits import Data
 from data.transformation import Transform
-from distributed import rank, world
-from utils import UserError, seeded
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
-from utils import UserError
+from core.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,15 @@ class Data:
         """One line for people."""
         sizes = f"{len(self.train)} images to train, {len(self.val)} to validate, {len(self.test)} to test"
         return f"{len(self.classes)} classes{', any number on an image' if self.multilabel else ''}; {sizes}"
+
+
+def describe_split(data: Data) -> dict[str, Any]:
+    """Return what a run keeps of its data, by the names of the JSON files: its classes, and the files of each part."""
+    files: dict[str, Any] = {"classes.json": data.classes}
+    files["split.json"] = {part: file_names(getattr(data, part)) for part in SPLITS}
+    if data.multilabel:
+        files["thresholds.json"] = dict.fromkeys(data.classes, 0.5)  # until the best ones are known
+    return files
 
 
 def leaves(dataset: Dataset) -> list[tuple[Dataset, int]]:

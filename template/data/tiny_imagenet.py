@@ -11,9 +11,9 @@ from zipfile import BadZipFile
 
 from torchvision.datasets.utils import extract_archive
 
+from core.errors import UserError, brief
+from data.csv_dataset import Pictures
 from data.splits import FRACTIONS, Data, fill_in
-from data.table import Pictures
-from utils import UserError, brief
 
 NAME = "tiny-imagenet-200"
 URL = f"http://cs231n.stanford.edu/{NAME}.zip"

@@ -11,8 +11,8 @@ from inspect import signature
 import torch
 from torch.nn import functional
 
+from core.errors import UserError, brief, lookup, out_of_memory
 from losses.focal import focal
-from utils import UserError, brief, lookup, out_of_memory
 
 
 def bce(logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:

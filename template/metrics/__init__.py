@@ -11,7 +11,7 @@ from functools import partial
 import torch
 import torchmetrics.classification as tm
 
-from utils import UserError
+from core.errors import UserError
 
 
 def by_name(name: str, n_classes: int, multilabel: bool, **settings: object) -> tm.MulticlassAccuracy:

@@ -2,8 +2,8 @@
 
 from torch import nn
 
+from core.errors import UserError
 from models.classifier import Classifier
-from utils import UserError
 
 
 class MyCNN(Classifier):

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torchvision.ops import Conv2dNormActivation
 
+from core.errors import UserError
 from models.classifier import Classifier
-from utils import UserError
 
 # For each stage: how much wider the blocks are inside, channels, number of blocks, stride of the first.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))

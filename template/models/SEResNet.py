@@ -5,8 +5,8 @@ from torch import nn
 from torchvision.models.resnet import Bottleneck, ResNet
 from torchvision.ops import SqueezeExcitation
 
+from core.errors import UserError
 from models.classifier import Classifier
-from utils import UserError
 
 
 class SEBottleneck(Bottleneck):

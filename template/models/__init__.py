@@ -14,17 +14,18 @@ import torch
 import torchvision
 
 from config import Config
-from distributed import one_first
-from models.check import check_batch, check_compile, use_bf16
+from core.environment import use_bf16
+from core.errors import UserError, brief, lookup
+from core.files import read_json
+from core.processes import one_first
 from models.classifier import Classifier, Normalize, WeightsError, load_weights
 from models.MyCNN import MyCNN
 from models.MyMobileNet import my_mobilenet
-from models.published import from_timm, published, suited_size
+from models.pretrained import from_timm, published, suited_size
 from models.resnet import resnet18
 from models.SEResNet import se_resnet50, se_resnext50
 from models.summary import summarize
 from Project import Run
-from utils import UserError, brief, lookup, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -159,8 +160,6 @@ __all__ = [
     "Classifier",
     "MyCNN",
     "build_network",
-    "check_batch",
-    "check_compile",
     "get_model",
     "load_network",
     "resnet18",

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from utils import UserError
+from core.errors import UserError
 
 logger = logging.getLogger(__name__)
 

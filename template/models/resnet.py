@@ -1,7 +1,7 @@
 """resnet18 for fine-tuning: pretrained on ImageNet, frozen, with a new head."""
 
 from models.classifier import Classifier
-from models.published import published
+from models.pretrained import published
 
 
 def resnet18(n_classes: int, pretrained: bool = True) -> Classifier:

@@ -8,8 +8,8 @@ from contextlib import redirect_stdout
 import torchsummary
 from torch import nn
 
+from core.errors import brief
 from models.classifier import n_parameters
-from utils import brief
 
 logger = logging.getLogger(__name__)
 

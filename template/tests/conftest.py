@@ -12,10 +12,10 @@ from PIL import Image
 
 import main as main_script
 from config import Config
+from core.cli import run_script
 from data.demo import draw_demo
 from models.MyCNN import MyCNN
 from Project import Project, Run
-from utils import run_script
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,7 @@ def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Drawing takes longer than these trainings do: only tests that are marked `draws` get more than a dot."""
     if not request.node.get_closest_marker("draws"):
         monkeypatch.setattr(Figure, "savefig", lambda _, file, **__: Image.new("RGB", (1, 1)).save(file, "PNG"))
-        monkeypatch.setattr("page.in_both_lights", lambda _: dict.fromkeys(("light", "dark"), "data:,"))
+        monkeypatch.setattr("evaluation.report.in_both_lights", lambda _: dict.fromkeys(("light", "dark"), "data:,"))
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from core.rng import seeded
 from data import make_loaders
 from data.splits import Data
 from data.transformation import ImgAugTransform, get_transforms, train_transform, val_transform
-from utils import seeded
 
 
 class OnePicture(Dataset):

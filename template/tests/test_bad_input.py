@@ -17,13 +17,13 @@ import callbacks
 import evaluate
 import main as main_script
 import predict
-from config import parse
+from config import parse_config
+from core.cli import parse
+from core.errors import UserError
 from data import check
 from data.demo import draw_demo
 from losses import LOSSES
 from Project import Project
-from runs import parse_config
-from utils import UserError
 
 HERE = Path(__file__).resolve().parents[1]
 
@@ -255,7 +255,7 @@ def test_a_table_that_cannot_be_written(exit_of, photos, tmp_path):
 
 
 def test_printing_where_nobody_reads_or_in_letters_that_are_lacking():
-    code = "from utils import run_script; run_script(lambda _: [print('é' * 99) for _ in range({})], lambda: None)"
+    code = "from core.cli import run_script; run_script(lambda _: [print('é' * 99) for _ in range({})], lambda: None)"
     environment = {**os.environ, "PYTHONPATH": str(HERE), "PYTHONIOENCODING": "ascii"}
 
     def start(lines: int) -> subprocess.Popen:
@@ -358,7 +358,7 @@ def test_pictures_that_are_traps_are_named_and_the_others_answered(train, photos
 
 
 def test_whatever_a_damaged_file_makes_pillow_raise_names_the_file(photos, monkeypatch):
-    from data.images import read_image
+    from data.image_io import read_image
 
     def stumble(self):
         raise NotImplementedError
@@ -384,9 +384,9 @@ def test_predict_refuses_what_cannot_work(train, exit_of, tmp_path):
 
 
 def test_a_resume_that_fails_leaves_the_run_as_it_was(train, project, exit_of, monkeypatch, tmp_path, photos):
+    from config import parse_config
     from models import MODELS
     from models.MyCNN import MyCNN
-    from runs import parse_config
 
     run = train(epochs=1)
     before = run.config.read_bytes()
@@ -413,7 +413,7 @@ def test_a_resume_that_fails_leaves_the_run_as_it_was(train, project, exit_of, m
 
 def test_a_folder_that_is_named_gets_nothing_downloaded_or_drawn_into_it(train, photos, tmp_path, monkeypatch):
     import data
-    from utils import write_json
+    from core.files import write_json
 
     run = train(epochs=1)
     read = json.loads(run.config.read_text())

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from core.errors import UserError
 from data import get_data
 from data.balance import balance
 from data.demo import draw_demo
 from data.loaders import EpochSampler
-from utils import UserError
 
 
 @pytest.fixture

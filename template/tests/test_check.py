@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-import data.looks
+import data.duplicates
 from config import Config
+from core.errors import UserError
 from data import get_data
 from data.check import Options, check, look
 from data.check import main as command
 from data.demo import draw_demo
-from utils import UserError
 
 HERE = Path(__file__).resolve().parents[1]
 
@@ -94,16 +94,16 @@ def test_colours_count_and_a_film_is_one_group(tmp_path):
             disc = Image.new("RGB", (96, 96), "white")
             ImageDraw.Draw(disc).ellipse((10 + i, 20, 66 + i, 76), fill=colour)
             discs.append(disc)
-    looks = [data.looks.look_at(disc, "PNG", disc.tobytes()) for disc in discs]
-    groups = data.looks.same_pictures(looks)
+    looks = [data.duplicates.look_at(disc, "PNG", disc.tobytes()) for disc in discs]
+    groups = data.duplicates.same_pictures(looks)
     assert not [group for group in groups if len({i % 2 for i in group}) > 1]
 
     frame = np.asarray(discs[0], dtype=int)
     frames = [
         Image.fromarray((frame + rng.normal(0, 3, frame.shape)).clip(0, 255).astype(np.uint8)) for _ in range(900)
     ]
-    looks = [data.looks.look_at(one, "PNG", one.tobytes()) for one in frames]
-    assert [len(group) for group in data.looks.same_pictures(looks)] == [900]
+    looks = [data.duplicates.look_at(one, "PNG", one.tobytes()) for one in frames]
+    assert [len(group) for group in data.duplicates.same_pictures(looks)] == [900]
 
 
 def test_a_long_pan_is_not_one_picture():
@@ -111,7 +111,7 @@ def test_a_long_pan_is_not_one_picture():
     rng = np.random.default_rng(0)
     wide = Image.fromarray(rng.integers(0, 255, (20, 60, 3), dtype=np.uint8)).resize((1800, 600))
     frames = [wide.crop((2 * i, 0, 2 * i + 600, 600)).resize((96, 96)) for i in range(100)]
-    groups = data.looks.same_pictures([data.looks.look_at(one, "PNG", one.tobytes()) for one in frames])
+    groups = data.duplicates.same_pictures([data.duplicates.look_at(one, "PNG", one.tobytes()) for one in frames])
     assert max(map(len, groups)) < 20
 
 
@@ -124,8 +124,8 @@ def test_characters_are_found_again_when_resized_or_re_encoded():
         encoded = BytesIO()
         character.save(encoded, "JPEG", quality=75)
         for one in character, character.resize((56, 56)), Image.open(encoded).convert("RGB"):
-            looks.append(data.looks.look_at(one, "PNG", one.tobytes()))
-    assert data.looks.same_pictures(looks) == [[i, i + 1, i + 2] for i in range(0, 120, 3)]
+            looks.append(data.duplicates.look_at(one, "PNG", one.tobytes()))
+    assert data.duplicates.same_pictures(looks) == [[i, i + 1, i + 2] for i in range(0, 120, 3)]
 
 
 def test_a_class_of_a_table_that_is_missing_somewhere(clean, tmp_path, caplog):
@@ -180,8 +180,8 @@ def test_mean_and_deviation_are_those_of_the_training_pictures(spoiled, tmp_path
 
 def test_what_is_known_is_not_read_again(spoiled, tmp_path, monkeypatch):
     looked = []
-    real = data.looks.look_at
-    monkeypatch.setattr(data.looks, "look_at", lambda *args: looked.append(args) or real(*args))
+    real = data.duplicates.look_at
+    monkeypatch.setattr(data.duplicates, "look_at", lambda *args: looked.append(args) or real(*args))
     first = findings_of(spoiled, tmp_path)
     assert len(looked) == 72
     assert findings_of(spoiled, tmp_path) == first
@@ -199,7 +199,7 @@ def test_files_outside_of_the_folder_are_known_again_too(clean, tmp_path, monkey
     rows = [f"{clean}/train/{c}/{i:03}.jpg,{c}" for c in ("helmet", "hero") for i in range(20)]
     table.write_text("\n".join(["file,label", *rows]))
     findings_of(table, tmp_path, "csv")
-    monkeypatch.setattr(data.looks, "look_at", lambda *_: 1 / 0)
+    monkeypatch.setattr(data.duplicates, "look_at", lambda *_: 1 / 0)
     assert not findings_of(table, tmp_path, "csv").unreadable
 
 
@@ -214,10 +214,10 @@ def test_a_cache_that_is_spoiled_or_cannot_be_written_costs_a_warning(spoiled, t
 
 
 def test_what_was_unreadable_is_looked_at_again(spoiled, tmp_path, monkeypatch):
-    real = data.looks.look_at
-    monkeypatch.setattr(data.looks, "look_at", lambda *_: 1 / 0)
+    real = data.duplicates.look_at
+    monkeypatch.setattr(data.duplicates, "look_at", lambda *_: 1 / 0)
     assert len(findings_of(spoiled, tmp_path).unreadable) == 72
-    monkeypatch.setattr(data.looks, "look_at", real)
+    monkeypatch.setattr(data.duplicates, "look_at", real)
     assert findings_of(spoiled, tmp_path).unreadable == []
 
 

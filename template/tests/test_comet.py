@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from config import parse_config
+from core.errors import UserError
 from Project import Run
-from runs import parse_config
-from utils import UserError
 
 pytest.importorskip("comet_ml")
 

@@ -11,9 +11,9 @@ import pytest
 import compare
 import main as main_script
 from compare import smallest_difference, verdict
+from config import parse_config
+from core.errors import UserError
 from Project import Run
-from runs import parse_config
-from utils import UserError
 
 
 def simulated(

@@ -12,13 +12,13 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from config import Config
+from core.errors import UserError
 from data import Data, get_data, get_dataloaders
 from data.check import check
 from data.demo import draw_demo
-from data.images import Images, no_larger_than_needed, read_image
+from data.image_io import Images, no_larger_than_needed, read_image
 from data.splits import check_problems, file_names, labels, restore_split, stratified_split
 from data.transformation import get_transforms
-from utils import UserError
 
 
 def corner(image: Image.Image) -> tuple[int, ...]:
@@ -129,7 +129,7 @@ def test_spoiled_exif_data_costs_no_picture(tmp_path, monkeypatch):
     def spoiled(image):
         raise struct.error("required argument is not an integer")
 
-    monkeypatch.setattr("data.images.ImageOps.exif_transpose", spoiled)
+    monkeypatch.setattr("data.image_io.ImageOps.exif_transpose", spoiled)
     assert read_image(tmp_path / "a.jpg").size == (30, 20)
 
 

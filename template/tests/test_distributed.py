@@ -17,12 +17,12 @@ from torch import nn
 import evaluate
 from callbacks import SaveState
 from config import Config
+from core.errors import UserError
 from data.demo import draw_demo
 from data.loaders import EpochSampler
 from models import MODELS
 from models.classifier import Classifier
 from Project import Run
-from utils import UserError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes are made by fork")
 

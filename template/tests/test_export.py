@@ -15,8 +15,8 @@ from PIL import Image
 
 import export
 import predict
+from core.errors import RunError
 from Project import Run
-from utils import RunError
 
 HERE = Path(__file__).resolve().parents[1]
 
@@ -130,7 +130,7 @@ def test_labels_say_what_a_program_needs_and_no_more(train, threshold, said):
 
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
 def test_an_export_that_computes_something_else_is_not_kept(train, monkeypatch, caplog, kind):
-    from models import exported
+    from deployment import exported as exported
 
     run = train(epochs=1)
     export.main(export.Options(run.folder, kind))

@@ -18,20 +18,19 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import Dataset
 
-import features
-from config import Config
+from config import Config, parse_config
+from core.errors import UserError
 from data import DATASETS, get_data, get_transforms, make_loaders
 from data.demo import draw_demo
 from data.loaders import View
-from data.published import PUBLISHED
 from data.splits import Data, fill_in
-from features import cache_features, choose_views, fingerprint
+from data.torchvision_datasets import PUBLISHED
 from main import main
 from models import MODELS
 from models.classifier import Classifier
 from Project import Project, Run
-from runs import parse_config
-from utils import UserError
+from training import feature_cache as features
+from training.feature_cache import cache_features, choose_views, fingerprint
 
 
 def network_of(n_classes: int, pretrained: bool = True) -> Classifier:
@@ -298,7 +297,7 @@ def test_features_log_how_far_they_are(train, caplog, monkeypatch):
 
 
 def test_a_mixed_training_validates_on_features_that_are_not_mixed(train):
-    pytest.importorskip("models.mixing")
+    pytest.importorskip("training.mixup")
     run = train(model="small", epochs=2, lr=0.05, mix="mixup")
     metrics = json.loads(run.metrics.read_text())
     best = list(csv.DictReader(run.log.open()))[metrics["best_epoch"] - 1]
@@ -409,7 +408,7 @@ def folder_of(name: str, tmp_path: Path, photos: Path, monkeypatch) -> Path:
 def test_the_metrics_of_the_best_epoch_are_the_final_ones(name, train, photos, tmp_path, monkeypatch):
     folder = folder_of(name, tmp_path, photos, monkeypatch)
     if name == "demo":
-        monkeypatch.setattr("runs.data_folder", lambda *_: folder)
+        monkeypatch.setattr("data.data_folder", lambda *_, drawn=folder: drawn)
         folder = None
     run = train(model="small", dataset=name, data_dir=folder, epochs=4, lr=0.01)
     check_that_the_best_epoch_has_the_final_metrics(run)

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from find_lr import find_lr
-from utils import UserError
+from core.errors import UserError
+from training.lr_finder import find_lr
 
 
 def test_the_finder_computes_no_more_than_it_was_asked_for(tmp_path, monkeypatch):
@@ -53,7 +53,7 @@ def test_the_suggestion_is_below_where_the_loss_explodes(tmp_path):
 
 
 def test_several_processes_are_refused(train, project, monkeypatch):
-    monkeypatch.setattr("find_lr.world", lambda: 3)
+    monkeypatch.setattr("training.lr_finder.world", lambda: 3)
     with pytest.raises(UserError, match="--find-lr works in one process"):
         train(find_lr=True)
     assert not project.checkpoint_dir.exists()

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from core.errors import UserError
 from losses import get_loss
-from utils import UserError
 
 
 def test_the_focal_loss_cares_less_for_what_is_easy():
@@ -17,6 +17,6 @@ def test_the_focal_loss_cares_less_for_what_is_easy():
 
 
 def test_the_focal_loss_takes_no_mixed_labels():
-    mixing = pytest.importorskip("models.mixing")
+    mixing = pytest.importorskip("training.mixup")
     with pytest.raises(UserError, match="takes probabilities"):
         mixing.mix("mixup", None, get_loss("focal"), 4)

@@ -11,12 +11,12 @@ from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
+from core.errors import UserError
 from data import get_data, get_transforms, make_loaders
-from data.images import read_image
-from data.kept import keep_pictures
+from data.image_cache import keep_pictures
+from data.image_io import read_image
 from data.loaders import make_loader
 from data.transformation import RESIZES
-from utils import UserError
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_what_is_spoiled_or_cannot_be_kept_is_decoded_again(loaders, read, monke
         raise OSError(28, "No space left on device")
 
     shutil.rmtree(loaders.store)
-    for where, what in ("data.kept.np.save", full), ("data.kept.SPARE", 2**62):
+    for where, what in ("data.image_cache.np.save", full), ("data.image_cache.SPARE", 2**62):
         monkeypatch.setattr(where, what)
         train_dl, _ = loaders()
         assert [len(labels) for _, labels in train_dl] == [24]

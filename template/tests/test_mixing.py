@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from config import Config
+from core.errors import UserError
 from losses import get_loss
 from models import MyCNN
-from models.mixing import mix
-from utils import UserError
+from training.mixup import mix
 
 
 def picky(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -74,7 +74,7 @@ def test_the_network_mixes_while_it_trains_and_only_then():
 
 @pytest.mark.parametrize("how", ["mixup", "cutmix"])
 def test_features_that_are_kept_and_mixing_exclude_each_other(how):
-    features = pytest.importorskip("features")
+    features = pytest.importorskip("training.feature_cache")
     frozen = MyCNN(2, width=8).freeze()
     assert features.choose_views(Config(mix=how), frozen).views == "fresh"
     with pytest.raises(UserError, match=f"--views 2: --mix {how} needs"):

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from runs import parse_config
-from utils import UserError
+from config import parse_config
+from core.errors import UserError
 
 
 def test_mlflow_keeps_one_run_also_when_resumed(train, project):

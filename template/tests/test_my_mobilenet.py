@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from core.errors import UserError
 from models import get_model
-from utils import UserError
 
 
 def test_my_mobilenet_is_that_of_the_paper():

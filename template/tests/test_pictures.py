@@ -6,9 +6,8 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-import plots
-import utils
 from data import get_data, get_transforms, make_loaders
+from evaluation import plots
 from utils import show_dataset, show_dl
 
 pytestmark = pytest.mark.draws
@@ -18,8 +17,8 @@ pytestmark = pytest.mark.draws
 def drawn(monkeypatch) -> list[Figure]:
     """Figures as they are shown."""
     figures: list[Figure] = []
-    real = utils.show_figure
-    monkeypatch.setattr(utils, "show_figure", lambda figure, *a, **k: (figures.append(figure), real(figure, *a, **k)))
+    real = plots.show_figure
+    monkeypatch.setattr(plots, "show_figure", lambda figure, *a, **k: (figures.append(figure), real(figure, *a, **k)))
     monkeypatch.setattr("matplotlib.pyplot.show", lambda *a, **k: pytest.fail("this would wait for a person"))
     return figures
 

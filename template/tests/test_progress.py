@@ -13,10 +13,10 @@ import torch
 import losses
 import main as main_script
 import predict
-from callbacks import MONITOR
+from config import parse_config
+from core.progress import progress_bar
+from evaluation.scoring import MONITOR
 from models import get_model
-from runs import parse_config
-from utils import progress_bar
 
 
 @pytest.fixture

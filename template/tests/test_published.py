@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 import evaluate
+from core.errors import UserError
 from data import get_data
-from data.published import Published
 from data.splits import labels
-from utils import UserError
+from data.torchvision_datasets import Published
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -128,7 +128,7 @@ def test_a_data_set_that_cannot_be_had_says_where_to_put_it(tmp_path, monkeypatc
 
 
 def test_published_pictures_are_known_by_what_they_are(tmp_path):
-    features = pytest.importorskip("features")
+    features = pytest.importorskip("training.feature_cache")
 
     class Digits(torch.utils.data.Dataset):
         def __init__(self, root: Path) -> None:

@@ -16,17 +16,17 @@ from torch import nn
 from callbacks import get_callbacks
 from callbacks.Schedule import Schedule
 from callbacks.Unfreeze import Unfreeze
-from config import Config
+from config import Config, parse_config
+from core.errors import UserError
 from data import Data
 from losses import LOSSES, check_loss, get_loss
 from metrics import METRICS
 from models import MODELS, MyCNN, get_model, suited_size
 from models.classifier import load_weights
-from models.published import take_off_head, weights_of
-from optim import OPTIMIZERS, SCHEDULES, default_lr, make_optimizer
+from models.pretrained import take_off_head, weights_of
 from Project import Run
-from runs import parse_config, resolve
-from utils import UserError
+from training.optimizers import OPTIMIZERS, SCHEDULES, default_lr, make_optimizer
+from training.resolve import resolve
 
 
 def parameters(network: nn.Module) -> int:
@@ -408,7 +408,8 @@ def test_metrics_by_name(train):
 
 
 def test_half_the_precision_where_the_device_is_fast_at_it(monkeypatch):
-    from models.check import check_compile, use_bf16
+    from core.environment import use_bf16
+    from training.preflight import check_compile
 
     seen = []
     network = MyCNN(2, width=8).eval()

@@ -19,12 +19,21 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 import evaluate
 import main as main_script
 import predict
-from calibration import Calibration, bins_of, calibrate, f1_interval, fit_temperature, interval, threshold_for
+from config import parse_config
 from data.demo import draw_demo
-from page import figures, sureness
+from evaluation.calibration import (
+    Calibration,
+    bins_of,
+    calibrate,
+    f1_interval,
+    fit_temperature,
+    interval,
+    threshold_for,
+)
+from evaluation.report import figures, sureness
+from evaluation.scoring import read_scores, score
 from Project import Run
-from runs import load_run, parse_config
-from scores import read_scores, score
+from utils import load_run
 
 
 def read(file: Path) -> list[dict[str, str]]:
@@ -159,7 +168,7 @@ def test_the_times_of_a_run_are_those_of_the_whole_command(train, monkeypatch):
     spy("data", "get_data", 0.4)
     spy("data.check", "check", 0.2)
     spy("data", "make_loaders", 0.4)
-    spy("report", "write_page", 0)
+    spy("evaluation.results", "write_page", 0)
     begin = time.perf_counter()
     run = train(run_name="a", epochs=3, patience=3)
     seconds = json.loads(run.times.read_text())["seconds"]
@@ -270,7 +279,7 @@ def test_names_on_the_page_are_text(train, tmp_path):
 
 
 def test_two_hundred_classes_fit(tmp_path):
-    import plots
+    from evaluation import plots
 
     rng = np.random.default_rng(0)
     counts = np.diag(rng.integers(1, 20, 200)) + rng.integers(0, 2, (200, 200))
@@ -397,7 +406,7 @@ def test_predict_by_several_processes_is_the_same(trained, photos, tmp_path):
 
 
 def test_equal_probabilities_stand_on_one_side_of_a_threshold():
-    from scores import best_thresholds
+    from evaluation.scoring import best_thresholds
 
     p, truth = torch.tensor([0.9, 0.9, 0.9, 0.9, 0.5, 0.1]), torch.tensor([1, 0, 0, 0, 1, 0])
     found = best_thresholds(p.logit()[:, None], truth[:, None], ["a"])["a"]
@@ -424,7 +433,7 @@ def test_load_run_gives_the_answers_that_were_given_not_those_of_rounded_figures
 
 
 def test_what_was_found_out_about_older_weights_goes_with_them(train, project):
-    from runs import parse_config
+    from config import parse_config
 
     run = train(epochs=1, run_name="r", lr=1e-6)
     files = (run.metrics, run.predictions, run.calibration, run.report)
@@ -452,7 +461,7 @@ def test_options_that_were_given_are_marked():
     from dataclasses import asdict
 
     from config import Config
-    from page import options
+    from evaluation.report import options
 
     given = json.loads(json.dumps(asdict(Config(clip=1.0, fold=(1, 5), model="my_cnn", lr=0.1))))
     marked = {name for name, _, other in options(given) if other}
@@ -461,7 +470,7 @@ def test_options_that_were_given_are_marked():
 
 @pytest.mark.draws
 def test_names_that_cannot_be_drawn_are_drawn_all_the_same(tmp_path):
-    import plots
+    from evaluation import plots
 
     names = ["caf\udce9", "a\x01b", "$_$"]
     plots.confusion(np.eye(3, dtype=int), names).savefig(tmp_path / "a.svg", format="svg")
@@ -472,7 +481,7 @@ def test_names_that_cannot_be_drawn_are_drawn_all_the_same(tmp_path):
 
 @pytest.mark.parametrize("n", [2, 10, 30, 41, 200])
 def test_the_letters_of_the_confusion_matrix_can_be_read(n):
-    import plots
+    from evaluation import plots
 
     side, letters = plots.confusion_size(n)
     assert letters * plots.confusion_width(n) / ((side + 0.6) * 72) >= 8.9

@@ -15,9 +15,9 @@ import predict
 from config import Config
 from data import get_data, get_transforms
 from data.check import check, describe, look
-from data.images import no_larger_than_needed, read_image
+from data.image_io import no_larger_than_needed, read_image
 from data.transformation import RESIZES
-from runs import load_run
+from utils import load_run
 
 RED, BLUE = (200, 40, 40), (40, 40, 200)
 

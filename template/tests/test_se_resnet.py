@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from core.errors import UserError
 from models import get_model
-from utils import UserError
 
 
 @pytest.mark.parametrize(("name", "expected"), [("se_resnet50", 28_088_024), ("se_resnext50", 27_559_896)])

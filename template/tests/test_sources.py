@@ -15,11 +15,11 @@ from PIL import Image
 
 import evaluate
 import predict
+from core.errors import UserError
 from data import DATASETS, get_data
-from data.images import images_in
+from data.csv_dataset import Pictures, read_labelled_table
+from data.image_io import images_in
 from data.splits import Data, check_problems, file_names, fill_in, labels
-from data.table import Pictures, read_labelled_table
-from utils import UserError
 
 
 def write_table(path: Path, rows: list[tuple[str, ...]], header: str = "file,label,split") -> Path:
@@ -240,7 +240,7 @@ def test_several_classes_on_one_image_from_start_to_end(train, colours, tmp_path
 
 
 def test_thresholds_are_those_with_the_best_f1():
-    from scores import best_thresholds
+    from evaluation.scoring import best_thresholds
 
     p = (torch.arange(60) + 0.5) / 60
     labels = torch.tensor([[int(i >= 40 or i == 20), 0] for i in range(60)])

@@ -17,13 +17,12 @@ import losses
 import main as main_script
 import predict
 from callbacks import TRACKERS, SaveState, load_state
-from config import Config
+from config import Config, parse_config
+from core.errors import RunError, UserError
 from data import get_data
 from data.check import check
 from models import load_network
 from Project import Run
-from runs import parse_config
-from utils import RunError, UserError
 
 
 def epochs_in(run: Run) -> list[str]:
@@ -137,9 +136,9 @@ def test_a_run_stopped_in_its_first_epoch_starts_again_with_the_same_command(
 
 
 def test_a_check_that_is_stopped_keeps_what_it_has_checked(photos, tmp_path, monkeypatch):
-    import data.looks
+    import data.duplicates
 
-    look_at, checked = data.looks.look_at, []
+    look_at, checked = data.duplicates.look_at, []
 
     def interrupted(*args):
         checked.append(args)
@@ -147,7 +146,7 @@ def test_a_check_that_is_stopped_keeps_what_it_has_checked(photos, tmp_path, mon
             raise KeyboardInterrupt
         return look_at(*args)
 
-    monkeypatch.setattr(data.looks, "look_at", interrupted)
+    monkeypatch.setattr(data.duplicates, "look_at", interrupted)
     found = get_data("imagefolder", photos)
     with pytest.raises(KeyboardInterrupt):
         check(found, tmp_path / "cache", Config(num_workers=0))

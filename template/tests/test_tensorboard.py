@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from core.errors import UserError
 from Project import Run
-from utils import UserError
 
 
 def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.errors import UserError
 from data import get_data
 from data.splits import file_names, labels
-from utils import UserError
 
 
 @pytest.fixture

@@ -22,12 +22,12 @@ from torch import nn
 import evaluate
 import predict
 from callbacks import TRACKERS, get_callbacks
-from config import Config
+from config import Config, parse_config
+from core.errors import UserError
 from models import MyCNN, get_model, resnet18, summarize
-from models.check import check_batch
 from Project import Project, Run
-from runs import parse_config
-from utils import UserError, get_device
+from training.preflight import check_batch
+from utils import get_device
 
 # Networks
 
@@ -483,7 +483,7 @@ def test_paths_follow_base_dir_and_nothing_is_made_by_asking(tmp_path):
 
 
 def test_data_of_the_project_is_found_and_else_it_is_the_demo(train, project, photos, monkeypatch):
-    from runs import choose_dataset, data_folder
+    from data import choose_dataset, data_folder
 
     config = choose_dataset(Config(), project)
     assert config.dataset == "demo"
@@ -531,7 +531,8 @@ def test_importing_does_nothing(tmp_path):
         "import builtins, os, socket, sys\n"
         "def refuse(*a, **k): raise AssertionError('this would go to the network')\n"
         "socket.socket.connect = socket.getaddrinfo = refuse\n"
-        "import Project, callbacks, config, data, losses, metrics, models, plots, report, runs, utils\n"
+        "import Project, callbacks, config, data, evaluation.results, losses, metrics, models, utils\n"
+        "import training.resolve\n"
         "import main, evaluate, predict\n"
     )
     before = sorted(path for path in HERE.rglob("*") if "__pycache__" not in path.parts)

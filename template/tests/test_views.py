@@ -9,7 +9,7 @@ from torchvision.transforms import v2
 
 from data import get_data, get_transforms
 from data.transformation import ImgAugTransform
-from data.views import count_views, show_views
+from evaluation.views import count_views, show_views
 
 
 def test_the_views_of_the_pipeline_that_ships_are_all_different(photos):

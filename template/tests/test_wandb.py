@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from utils import UserError
+from core.errors import UserError
 
 
 def test_wandb_without_a_key_is_kept_offline(train, caplog, monkeypatch):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from utils import UserError, lookup
+from core.errors import UserError, lookup
 
 try:
     import imgaug.augmenters as iaa

@@ -9,8 +9,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 from torchvision import datasets
 
+from core.errors import UserError, brief
 from data.splits import FRACTIONS, Data, fill_in
-from utils import UserError, brief
 
 
 class Published(Dataset):

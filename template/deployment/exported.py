@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from core.errors import UserError
 from models.classifier import Classifier
-from utils import UserError
 
 Compute = Callable[[torch.Tensor], torch.Tensor]
 

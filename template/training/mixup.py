@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torchvision.transforms import v2
 
+from core.errors import UserError, lookup
 from models.classifier import Classifier
-from utils import UserError, lookup
 
 MIXES: dict[str, Callable[..., nn.Module]] = {"mixup": v2.MixUp, "cutmix": v2.CutMix}
 

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 from functools import cache
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,10 @@ from matplotlib import font_manager, rcParams
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
-from calibration import Bins
+from data.loaders import InOrder
+from evaluation.calibration import Bins
 
 # Columns of log.csv that callbacks/Log.py adds, and what they are called.
 TIMES = {"wait_time": "waiting for images", "train_time": "training", "val_time": "validation"}
@@ -240,3 +244,51 @@ def times(log: dict[str, list[float]]) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.legend(loc="outside right upper", fontsize=8)
     return figure
+
+
+def class_names(dataset: Dataset, labels: Any) -> list[str]:
+    """Names of these labels, from the first `classes` found in the data set or in what it wraps.
+
+    Args:
+        dataset: or a view of one.
+        labels: for each picture a number; or 0 and 1 for each class, and then the names stand beside one another.
+    """
+    while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    classes = getattr(dataset, "classes", None)
+    rows = [label.tolist() if hasattr(label, "tolist") else label for label in labels]
+    numbers = [[i for i, there in enumerate(row) if there] if isinstance(row, list) else [int(row)] for row in rows]
+    return ["|".join(str(classes[i] if classes else i) for i in row) for row in numbers]
+
+
+def batch_grid(dl: DataLoader, n: int = 16) -> Figure:
+    """Draw images of a loader as the network gets them, each under the name of its class.
+
+    From a loader that shuffles, its next batch; from one that does not, images from all over it.
+
+    Args:
+        dl: a loader of batches (images, labels): images (N, C, H, W), uint8 or float.
+        n: how many images at most; a loader that shuffles shows no more than one batch.
+    """
+    if type(dl.sampler) in (SequentialSampler, InOrder):  # file after file the first batch would be all of one class
+        size = len(dl.dataset)
+        count = min(n, size)
+        images, labels = zip(*(dl.dataset[i * size // count] for i in range(count)), strict=True)
+    else:
+        images, labels = next(iter(dl))
+    return image_grid(images[:n], class_names(dl.dataset, labels[:n]))
+
+
+def show_figure(figure: Figure, file: str | Path, inline: bool = True) -> None:
+    """Shows a figure in the notebook if there is one and `inline` is set, else writes it to a file. Never waits."""
+    from poutyne.utils import is_in_jupyter_notebook
+
+    if inline and is_in_jupyter_notebook():
+        from IPython.display import Image, display
+
+        picture = BytesIO()
+        figure.savefig(picture, format="png", bbox_inches="tight")
+        display(Image(picture.getvalue()))
+    else:
+        figure.savefig(file, bbox_inches="tight")
+        print(f"drawn: {file}")

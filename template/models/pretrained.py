@@ -4,8 +4,8 @@ import torch
 import torchvision
 from torch import nn
 
+from core.errors import UserError, brief
 from models.classifier import Classifier, WeightsError
-from utils import UserError, brief
 
 
 def published(name: str, n_classes: int, pretrained: bool = True) -> Classifier:

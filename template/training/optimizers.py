@@ -17,8 +17,8 @@ from torch.optim.lr_scheduler import (
 )
 
 from config import Config
+from core.errors import lookup
 from models import Classifier
-from utils import lookup
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,

@@ -10,10 +10,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision.transforms import v2
 
-from data import images
-from data.looks import digest, sources_of
+from core.environment import versions
+from core.errors import UserError
+from core.files import replacing
+from data import image_io as images
+from data.duplicates import digest, sources_of
 from data.splits import labels
-from utils import UserError, replacing, versions
 
 SPARE = 2**30  # bytes of the disk that are left to others
 

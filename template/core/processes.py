@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from utils import UserError
+from core.errors import UserError
 
 if TYPE_CHECKING:
     import torch

@@ -9,17 +9,16 @@ import torch
 from poutyne import Model
 from torch.utils.data import DataLoader
 
-import plots
-from calibration import Calibration, calibrate
-from callbacks import MONITOR
+from core.files import write_json
+from core.processes import rank
+from core.stopwatch import Stopwatch
 from data.check import Findings
-from distributed import rank
+from evaluation import plots
+from evaluation.calibration import Calibration, calibrate
+from evaluation.report import write_page
+from evaluation.scoring import MONITOR, Loss, best_epoch, best_thresholds, predict, read_log, score, write_predictions
 from models import summarize
-from page import write_page
 from Project import Run
-from scores import Loss, best_epoch, best_thresholds, predict, read_log, score, write_predictions
-from stopwatch import Stopwatch
-from utils import show_dl, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +36,8 @@ def write_start(
         findings: of the check of the data.
     """
     write_json(run.check, asdict(findings))
-    show_dl(train_dl, file=run / "train_batch.png")
-    show_dl(val_dl, file=run / "val_batch.png")
+    for name, dl in ("train_batch.png", train_dl), ("val_batch.png", val_dl):
+        plots.batch_grid(dl).savefig(run / name, bbox_inches="tight")
     summary = summarize(network, image_size)
     (run / "model.txt").write_text(summary, encoding="utf-8")
     logger.info("%s", summary)

@@ -9,8 +9,7 @@ from torch.utils.data import Dataset
 
 from data.loaders import EpochSampler, make_loader
 from data.transformation import Transform
-from plots import image_grid
-from utils import class_names, show_figure
+from evaluation.plots import class_names, image_grid, show_figure
 
 
 def count_views(

@@ -16,11 +16,12 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from core.errors import UserError, brief
+from core.progress import progress_bar
+from data.csv_dataset import Pictures
 from data.imagefolder import PhotoFolder
 from data.loaders import default_workers
 from data.splits import leaves
-from data.table import Pictures
-from utils import UserError, brief, progress_bar
 
 logger = logging.getLogger(__name__)
 

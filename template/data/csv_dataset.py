@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from data.images import read_image
+from core.errors import UserError
+from data.image_io import read_image
 from data.splits import FRACTIONS, SPLITS, Data, Label, fill_in
-from utils import UserError
 
 SEPARATOR = "|"  # between the classes of one picture
 SPLIT_NAMES = {**{name: name for name in SPLITS}, "valid": "val", "validation": "val", "training": "train"}

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import Resize, v2
 
-from utils import UserError, brief
+from core.errors import UserError, brief
 
 logger = logging.getLogger(__name__)
 

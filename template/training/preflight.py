@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from utils import UserError, out_of_memory
+from core.errors import UserError, out_of_memory
 
 
 def check_batch(network: torch.nn.Module, loader: DataLoader, smallest: int = 2) -> None:
@@ -40,28 +40,6 @@ def check_batch(network: torch.nn.Module, loader: DataLoader, smallest: int = 2)
     expected = (len(images), len(loader.dataset.classes))
     if tuple(logits.shape) != expected:
         raise UserError(f"the network returns {tuple(logits.shape)} for {len(images)} pictures; expected is {expected}")
-
-
-def use_bf16(asked: str, frozen: bool, device: torch.device) -> bool:
-    """Whether the backbone computes in bfloat16.
-
-    Args:
-        asked: on, off or auto, which does so where it costs nothing: in a backbone that is frozen for good.
-        frozen: whether it is.
-        device: that it runs on.
-
-    Raises:
-        UserError: it should, on a device without instructions for it.
-    """
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif device.type == "cpu":
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    else:
-        fast = False
-    if asked == "on" and not fast:
-        raise UserError(f"--bf16 on: this {device.type} is not faster in bfloat16; leave it out")
-    return asked == "on" or (asked == "auto" and frozen and fast)
 
 
 def check_compile(device: torch.device) -> None:

@@ -23,13 +23,16 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from config import Config
-from data import images
+from core.environment import versions
+from core.errors import UserError
+from core.processes import from_first, turns, wait, world
+from core.progress import progress_bar
+from core.rng import seeded
+from data import image_io as images
+from data.duplicates import digest, sources_of
 from data.loaders import View, make_loader
-from data.looks import digest, sources_of
 from data.splits import file_names, labels, leaves
-from distributed import from_first, turns, wait, world
 from models import Classifier
-from utils import UserError, progress_bar, seeded, versions
 
 VIEWS = 2  # by default; more gain nothing that can be measured, see the README
 PACKAGES = ("torch", "torchvision", "timm", "imaug", "opencv-python-headless", "numpy", "pillow")

@@ -18,15 +18,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch.utils.data import Dataset
 
-import plots
-from calibration import Calibration, bins_of, count_answers, f1_interval, interval, load_calibration
-from callbacks import MONITOR
-from config import Config, dashes
+from config import Config
+from core.cli import dashes
+from core.files import read_json, replacing
+from data.csv_dataset import SEPARATOR
 from data.splits import classes_of, file_names
-from data.table import SEPARATOR
+from evaluation import plots
+from evaluation.calibration import Calibration, bins_of, count_answers, f1_interval, interval, load_calibration
+from evaluation.scoring import MONITOR, Scores, best_epoch, read_log, tally
 from Project import Run
-from scores import Scores, best_epoch, read_log, tally
-from utils import read_json, replacing
 
 N_MISTAKES = 24  # in the gallery
 
@@ -72,7 +72,7 @@ def write_page(run: Run, scores: Scores, dataset: Dataset, part: str, path: Path
     }
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
     with replacing(path) as file:
-        file.write(environment.get_template("page.html.jinja").render(page))
+        file.write(environment.get_template("report.html.jinja").render(page))
 
 
 def figures(run: Run, scores: Scores) -> dict[str, Callable[[], Figure]]:

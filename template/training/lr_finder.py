@@ -9,9 +9,9 @@ import torch
 from poutyne import Callback, Model
 from torch.utils.data import DataLoader
 
-import plots
-from distributed import world
-from utils import UserError
+from core.errors import UserError
+from core.processes import world
+from evaluation import plots
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,9 @@ import torch
 from scipy import stats
 from torch.nn import functional
 
+from core.errors import UserError
+from core.files import read_json
 from Project import Run
-from utils import UserError, read_json
 
 
 @dataclass(frozen=True)

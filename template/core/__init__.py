@@ -1,0 +1,1 @@
+"""What knows nothing of images and networks: errors, command line, files, processes, the run folder."""

@@ -1,0 +1,1 @@
+"""Scores, calibration, plots and the report."""

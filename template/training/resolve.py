@@ -1,0 +1,28 @@
+"""Options that were not given get their values here, once."""
+
+from dataclasses import replace
+
+from config import Config
+from data import Data
+from models import Classifier, suited_size
+from training.optimizers import default_lr
+
+
+def resolve(config: Config, data: "Data", network: "Classifier") -> Config:
+    """Give each option that is still None the value that suits the data and the network.
+
+    Args:
+        config: with weights and freeze filled in.
+        data: its size, its labels and what it suggests.
+        network: as it will be trained.
+    """
+    size, fixed = suited_size(config.model)
+    # Features that were learned at one size are worth less at another; from scratch, small images are quicker.
+    as_trained = size and (fixed or config.weights != "none" or data.image_size == 224)
+    return replace(
+        config,
+        image_size=config.image_size or (size if as_trained else data.image_size),
+        augmentation=config.augmentation or data.augmentation,
+        loss=config.loss or ("bce" if data.multilabel else "cross_entropy"),
+        lr=config.lr or default_lr(config, network, len(data.train)),
+    )
