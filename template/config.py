@@ -61,7 +61,7 @@ class Config:
     lr: float | None = None
     """Learning rate at the start. Default: 0.003 for the head alone, less where an epoch has more than 200 steps; 0.0001 for a whole pretrained network; 0.001 from scratch."""
     optimizer: str = "adam"
-    """adam, adamw, nadam, radam, adagrad, rmsprop, sgd or your own in optim.py."""
+    """adam, adamw, nadam, radam, adagrad, rmsprop, sgd or your own in training/optimizers.py."""
     weight_decay: float | None = None
     """How strongly large weights are drawn to zero. If not given: the optimizer's own default."""
     schedule: str = "plateau"
