@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "template"))
 
 from data import get_data, get_transforms, make_loaders
 from models import get_model
-from training.feature_cache import cache_features
+from training.feature_cache import cached_loader
 
 VIEWS = 40
 
@@ -56,7 +56,7 @@ def main() -> None:
         network = get_model("resnet18", len(data.classes), "imagenet")
         with tempfile.TemporaryDirectory() as cache:
             kept = [
-                cache_features(network, loader, data.folder, Path(cache), VIEWS if loader is loaders[0] else 0)
+                cached_loader(network, loader, data.folder, Path(cache), VIEWS if loader is loaders[0] else 0)
                 for loader in loaders
             ]
 

@@ -166,7 +166,7 @@ def torture(folder: Path, n_kills: int, seed: int = 0) -> Counter:
             continue
         complete = len(rows_of(run))
         try:
-            state = load_state(run, EPOCHS)
+            state = load_state(Config(resume=run.folder, epochs=EPOCHS))
             network = models.load_network(run)
             counts["loaded"] += isinstance(network, models.Classifier)
         except Exception as error:

@@ -303,9 +303,9 @@ MISTAKES = [
     Mistake(
         18,
         "runs without config",
-        "main.py",
-        '{"config.json": describe(config), **describe_split(data)}',
-        "describe_split(data)",
+        "config.py",
+        '{"config.json": describe(replace(config, run_name=name)), **files}',
+        "files",
         "predict_needs_the_run_folder_alone or leaves_a_folder",
     ),
     Mistake(

@@ -5,13 +5,13 @@ them, and returns a torchmetrics metric, which Poutyne updates with logits (N, C
 once an epoch. All of these are from 0 to 1.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 import torchmetrics.classification as tm
 
-from core.errors import UserError
+from core.errors import UserError, lookup
 
 
 def by_name(name: str, n_classes: int, multilabel: bool, **settings: object) -> tm.MulticlassAccuracy:
@@ -40,6 +40,21 @@ METRICS: dict[str, Callable[[int, bool], tm.MulticlassAccuracy]] = {
     "auc": partial(by_name, "AUROC"),
     "top5": top5,
 }
+
+
+def get_metrics(names: Sequence[str], n_classes: int, multilabel: bool) -> dict[str, list]:
+    """Return what Poutyne's Model takes: accuracy, and the metrics of these names.
+
+    Args:
+        names: keys of `METRICS`.
+        n_classes: number of classes.
+        multilabel: whether an image can have several.
+
+    Raises:
+        UserError: there is no such metric, or it is not made for such data.
+    """
+    chosen = [(name, lookup(name, METRICS, "metric")(n_classes, multilabel)) for name in names]
+    return {"batch_metrics": [accuracy(multilabel)], "epoch_metrics": chosen}
 
 
 def accuracy(multilabel: bool) -> str | Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:

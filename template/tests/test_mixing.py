@@ -76,6 +76,6 @@ def test_the_network_mixes_while_it_trains_and_only_then():
 def test_features_that_are_kept_and_mixing_exclude_each_other(how):
     features = pytest.importorskip("training.feature_cache")
     frozen = MyCNN(2, width=8).freeze()
-    assert features.choose_views(Config(mix=how), frozen).views == "fresh"
+    assert features.choose_views(Config(mix=how), frozen) == "fresh"
     with pytest.raises(UserError, match=f"--views 2: --mix {how} needs"):
         features.choose_views(Config(mix=how, views=2), frozen)
