@@ -42,6 +42,7 @@ def main() -> None:
     import torch
     from callbacks import BestWeights, SaveState, get_callbacks
     from config import Config
+    from core.task import Task
     from data import get_data, get_transforms, make_loaders
     from growth import draw
     from metrics import accuracy
@@ -54,12 +55,12 @@ def main() -> None:
         sys.exit("error: there is no GPU here; --device cpu tries the script")
     name = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     torch.backends.cudnn.benchmark = True
-    n, size = options.batches, options.batch_size
+    n, size, task = options.batches, options.batch_size, Task(["a", "b"])
     images = torch.randint(0, 256, (size, 3, 224, 224), dtype=torch.uint8, device=device)
     labels = torch.randint(2, (size,), device=device)
 
     def network_of(model: str, frozen: bool) -> torch.nn.Module:
-        network = get_model(model, 2, "none")
+        network = get_model(model, len(task.classes), "none")
         if frozen:
             network.freeze()
         network.bf16 = True
@@ -107,7 +108,7 @@ def main() -> None:
             # Nothing is written.
             callbacks = [one for one in callbacks if not isinstance(one, (BestWeights, SaveState))]
             model = Model(
-                network, optimizer_of(network), "cross_entropy", batch_metrics=[accuracy(False)], device=device
+                network, optimizer_of(network), "cross_entropy", epoch_metrics=[("acc", accuracy(task))], device=device
             )
             model.fit_generator(batches, val, epochs=1, callbacks=callbacks, verbose=False)
         return sum(len(y) for _, y in batches) if isinstance(batches, list) else len(batches.sampler)

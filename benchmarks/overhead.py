@@ -31,6 +31,7 @@ def ways(folder: Path, n: int) -> dict[str, Callable[[], None]]:
     import torch
     from callbacks import get_callbacks
     from config import Config
+    from core.task import Task
     from metrics import METRICS, accuracy
     from models.classifier import Classifier
     from poutyne import CSVLogger, EarlyStopping, Model, ModelCheckpoint, ReduceLROnPlateau
@@ -42,13 +43,15 @@ def ways(folder: Path, n: int) -> dict[str, Callable[[], None]]:
     def network() -> Classifier:
         return Classifier(torch.nn.Conv2d(3, 8, 1), 8, 2).freeze()
 
+    task = Task(["a", "b"])
+
     def model(net: Classifier, *names: str) -> Model:
+        metrics = {"acc": accuracy} | {name: METRICS[name] for name in names}
         return Model(
             net,
             torch.optim.Adam(net.head.parameters()),
             "cross_entropy",
-            batch_metrics=[accuracy(False)],
-            epoch_metrics=[(name, METRICS[name](2, False)) for name in names],
+            epoch_metrics=[(name, metric(task)) for name, metric in metrics.items()],
         )
 
     def bare() -> None:

@@ -313,7 +313,7 @@ def template(data_dir: Path, seed: int, begin: Callable[[], None], **options) ->
             rows = list(csv.DictReader(file))
     times = [float(row["time"]) for row in rows]
     for i, row in enumerate(rows):
-        yield ends[0] - sum(times[i + 1 :]), float(row["val_acc"]) / 100
+        yield ends[0] - sum(times[i + 1 :]), float(row["val_acc"])
 
 
 def ours(data_dir: Path, seed: int, begin: Callable[[], None]) -> Iterator[tuple[float, float]]:

@@ -54,6 +54,7 @@ def main(options: Options) -> None:
 
     from core.files import read_json, write_json
     from core.processes import connect, rank
+    from core.task import load_task
     from data import data_of, get_transforms, make_loader
     from data.csv_dataset import read_labelled_table
     from data.imagefolder import read_labelled
@@ -67,9 +68,8 @@ def main(options: Options) -> None:
 
     run = open_run(options.run_dir)
     config = load_config(run)
-    classes = read_json(run.classes)
+    task = load_task(run)
     loss = get_loss(config.loss)
-    thresholds = read_json(run.thresholds) if run.thresholds.exists() else None
     device = get_device(options.device)
     connect(device, options.batch_size)
     model = Model(load_network(run), None, None, device=device)
@@ -87,19 +87,19 @@ def main(options: Options) -> None:
         if not root or sum((root / name).is_file() for name in names) > len(names) / 2:
             raise  # the run's own images, but not all of them: the others would be mixed up with those of the training
         part = "folder"  # other images, or some of these
-        table = thresholds or config.dataset == "csv"
-        dataset = read_labelled_table(folder, classes, bool(thresholds)) if table else read_labelled(folder, classes)
+        table = task.multilabel or config.dataset == "csv"
+        dataset = read_labelled_table(folder, task) if table else read_labelled(folder, task.classes)
     _, val_transform = get_transforms(config.image_size, resize=config.resize)
     loader = make_loader(
-        dataset, val_transform, classes, batch_size=options.batch_size, num_workers=options.num_workers
+        dataset, val_transform, task.classes, batch_size=options.batch_size, num_workers=options.num_workers
     )
 
     predicted = predict(model, loader)
     if rank() > 0:
         return
-    scores = score(*predicted, loss, thresholds, load_calibration(run).temperature)
+    scores = score(task, *predicted, loss, load_calibration(run).temperature)
     write_json(run / f"evaluate-{part}.json", scores.named(part))
-    plots.confusion(scores.confusion, classes).savefig(run / f"evaluate-{part}.png")
+    plots.confusion(scores.confusion, task.classes).savefig(run / f"evaluate-{part}.png")
     page = run.report if part == "test" else run / f"evaluate-{part}.html"
     write_page(run, scores, dataset, part, page)
     logger.info("%s: %s; open %s", part, scores, page)

@@ -49,7 +49,8 @@ def main(options: Options) -> None:
     """
     import torch
 
-    from core.files import read_json, write_json
+    from core.files import write_json
+    from core.task import load_task
     from data.transformation import short_side
     from deployment.exported import FORMATS, Probabilities
     from evaluation.calibration import load_calibration
@@ -57,8 +58,8 @@ def main(options: Options) -> None:
 
     run = open_run(options.run_dir)
     config, calibration = load_config(run), load_calibration(run)
-    thresholds = read_json(run.thresholds) if run.thresholds.exists() else None
-    network = Probabilities(load_network(run), calibration.temperature, several=thresholds is not None).eval()
+    task = load_task(run)
+    network = Probabilities(load_network(run), task, calibration.temperature).eval()
     pictures = sample(run, config, options.data_dir)
 
     path = run / f"model.{options.format}"
@@ -77,13 +78,13 @@ def main(options: Options) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
-    labels = {"classes": read_json(run.classes), "image_size": config.image_size, "resize": config.resize}
+    labels = {"classes": task.classes, "image_size": config.image_size, "resize": config.resize}
     if config.resize == "crop":
         labels["short_side"] = short_side(config.image_size)
-    if thresholds is None:
-        labels["confidence_threshold"] = calibration.threshold or None
+    if task.multilabel:
+        labels["thresholds"] = task.thresholds
     else:
-        labels["thresholds"] = thresholds
+        labels["confidence_threshold"] = calibration.threshold or None
     write_json(run / "labels.json", labels)
     logger.info("%s and labels.json are in %s", path.name, run.folder)
 

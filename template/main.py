@@ -60,7 +60,7 @@ def main(config: Config, project: Project = project) -> Run:
     class_weights, image_weights = balance(config.balance, data)
     loss = get_loss(config.loss, class_weights, device)
     loss = mix(config.mix, network, loss, len(data.classes))
-    metrics = get_metrics(config.metrics, len(data.classes), data.multilabel)
+    metrics = get_metrics(config.metrics, data.task)
     loaders = get_loaders(config, data, image_weights)
     if config.keep_pictures:
         keep_pictures(data.folder, project.cache_dir, loaders.train, loaders.val)
@@ -73,7 +73,9 @@ def main(config: Config, project: Project = project) -> Run:
         write_start(run, network, loaders, config.image_size, findings)
         if config.compile:
             network.backbone.compile()
-        model = Model(wrap(network, device), make_optimizer(config, network), loss, **metrics, device=device)
+        model = Model(
+            wrap(network, device), make_optimizer(config, network), loss, epoch_metrics=metrics, device=device
+        )
         stopwatch.lap("start-up")
         train, val = cache_features(config, network, loaders, data.folder, project.cache_dir)
         stopwatch.lap("computing features")

@@ -29,6 +29,7 @@ from core.run_folder import open_run
 if TYPE_CHECKING:
     import torch
 
+    from core.task import Task
     from evaluation.calibration import Calibration
 
 UNSURE = "unsure"
@@ -79,7 +80,7 @@ def main(options: Options) -> None:
     from poutyne import Model
     from torch.utils.data import DataLoader
 
-    from core.files import read_json
+    from core.task import load_task
     from data import get_transforms
     from data.image_io import Images
     from data.loaders import default_workers
@@ -89,11 +90,9 @@ def main(options: Options) -> None:
 
     run = open_run(options.run_dir)
     config = load_config(run)
-    classes = read_json(run.classes)
-    thresholds = read_json(run.thresholds) if run.thresholds.exists() else None
-    calibration = load_calibration(run)
-    if options.top and options.top > len(classes):
-        raise UserError(f"--top {options.top}: the run has {len(classes)} classes")
+    task, calibration = load_task(run), load_calibration(run)
+    if options.top and options.top > len(task.classes):
+        raise UserError(f"--top {options.top}: the run has {len(task.classes)} classes")
     files = find_images(options.paths)
     model = Model(load_network(run), None, None, device=get_device(options.device))
     _, transform = get_transforms(config.image_size, resize=config.resize)
@@ -118,7 +117,7 @@ def main(options: Options) -> None:
             if good:
                 logits = torch.from_numpy(model.predict_on_batch(torch.stack([image for _, image in good])))
                 for (file, _), row in zip(good, logits, strict=True):
-                    answer = name_classes(row, classes, thresholds, calibration, options.top)
+                    answer = name_classes(row, task, calibration, options.top)
                     for write in writers:
                         write(file, answer)
             progress.update(len(batch))
@@ -148,29 +147,22 @@ class Answer:
     top: bool = False
 
 
-def name_classes(
-    logits: "torch.Tensor",
-    classes: Sequence[str],
-    thresholds: dict[str, float] | None,
-    calibration: "Calibration",
-    top: int | None = None,
-) -> Answer:
-    """What is on a picture, and how probable it is.
+def name_classes(logits: "torch.Tensor", task: "Task", calibration: "Calibration", top: int | None = None) -> Answer:
+    """Return the classes of an image, and how probable they are.
 
     Args:
         logits: (n_classes,) of float.
-        classes: their names.
-        thresholds: by class, where a picture can have several: it has those whose probability reaches theirs.
+        task: of the run.
         calibration: how sure is sure.
         top: how many classes are wanted, however probable; by default the first, or all that are there.
     """
-    p = (logits / calibration.temperature).softmax(dim=0) if thresholds is None else logits.sigmoid()
-    ranked = sorted(zip(classes, p.tolist(), strict=True), key=lambda pair: -pair[1])
+    p = task.activate(logits, calibration.temperature)
+    ranked = sorted(zip(task.classes, p.tolist(), strict=True), key=lambda pair: -pair[1])
+    sure = calibration.is_sure(ranked[0][1])
     if top:
-        return Answer(ranked[:top], thresholds is not None or calibration.is_sure(ranked[0][1]), top=True)
-    if thresholds is None:
-        return Answer(ranked[:1], calibration.is_sure(ranked[0][1]))
-    return Answer([(name, share) for name, share in ranked if share >= thresholds[name]])
+        return Answer(ranked[:top], sure, top=True)
+    names = task.names(task.decode(p).tolist())
+    return Answer([(name, share) for name, share in ranked if name in names], sure)
 
 
 def lines_of(answer: Answer) -> list[tuple[str, str]]:
@@ -179,7 +171,11 @@ def lines_of(answer: Answer) -> list[tuple[str, str]]:
         return [(name, f"{p:.6f}") for name, p in answer.classes]
     if not answer.sure:
         return [(UNSURE, f"{answer.classes[0][1]:.6f}")]
-    return [("|".join(name for name, _ in answer.classes), "|".join(f"{p:.6f}" for _, p in answer.classes))]
+    from core.task import SEPARATOR
+
+    names = [name for name, _ in answer.classes]
+    probabilities = [f"{p:.6f}" for _, p in answer.classes]
+    return [(SEPARATOR.join(names), SEPARATOR.join(probabilities))]
 
 
 def csv_writer(file: IO[str]) -> Callable[[Path, Answer], None]:

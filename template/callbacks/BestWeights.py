@@ -4,7 +4,8 @@ from typing import IO, Any
 
 from poutyne import ModelCheckpoint
 
-from core.files import read_json, write_json, write_tensors
+from core.files import write_tensors
+from core.task import reset_thresholds
 from models import Classifier
 from Project import Run
 
@@ -31,8 +32,7 @@ class BestWeights(ModelCheckpoint):
         """
         for file in (self.run.metrics, self.run.predictions, self.run.calibration, self.run.report):
             file.unlink(missing_ok=True)
-        if self.run.thresholds.exists():
-            write_json(self.run.thresholds, dict.fromkeys(read_json(self.run.classes), 0.5))
+        reset_thresholds(self.run)
         try:
             write_tensors(self.network.state_dict(), fd)
         except OSError:

@@ -9,8 +9,8 @@ import torch
 from poutyne import TensorBoardLogger
 from torch.utils.data import DataLoader
 
+from core.task import load_task
 from evaluation import plots
-from evaluation.plots import class_names
 from Project import Run
 
 
@@ -31,9 +31,8 @@ class TensorBoardCallback(TensorBoardLogger):
         size = len(val_dl.dataset)
         chosen = [val_dl.dataset[i * size // min(16, size)] for i in range(min(16, size))]
         self.images = torch.stack([image for image, _ in chosen])
-        self.names = class_names(val_dl.dataset, [label for _, label in chosen])
-        self.multilabel = getattr(chosen[0][1], "ndim", 0) > 0
-        self.dataset, self.first_step = val_dl.dataset, None
+        self.task = load_task(run)
+        self.names = [self.task.describe(torch.as_tensor(label).tolist()) for _, label in chosen]
 
     def on_train_batch_end(self, batch_number: int, logs: dict) -> None:
         """The batch's metrics, under its number in the whole training."""
@@ -50,7 +49,8 @@ class TensorBoardCallback(TensorBoardLogger):
         """The epoch's metrics, and what the network takes some pictures for."""
         super().on_epoch_end(epoch_number, logs)
         logits = torch.from_numpy(self.model.predict_on_batch(self.images))
-        guesses = class_names(self.dataset, (logits > 0).long() if self.multilabel else logits.argmax(dim=1))
+        predicted = self.task.decode(self.task.activate(logits)).tolist()
+        guesses = [self.task.describe(label) for label in predicted]
         titles = [true if true == guess else f"{true}→{guess}" for true, guess in zip(self.names, guesses, strict=True)]
         self.writer.add_figure("predictions", plots.image_grid(self.images, titles), epoch_number)
 

@@ -30,7 +30,6 @@ class Together(Callback):
         self.images["val"] += logs["size"]
 
     def on_epoch_end(self, epoch_number: int, logs: dict) -> None:
-        """Changes the figures in place, for all callbacks that follow."""
-        names = [name for name in logs if name not in ("epoch", "time")]
-        counts = {name: self.images["val" if name.startswith("val_") else "train"] for name in names}
-        logs.update(average({name: float(logs[name]) * counts[name] for name in names}, counts))
+        """Change the losses in place, for all callbacks that follow; torchmetrics has made the metrics equal."""
+        counts = {"loss": self.images["train"], "val_loss": self.images["val"]}
+        logs.update(average({name: float(logs[name]) * count for name, count in counts.items()}, counts))

@@ -20,7 +20,6 @@ from callbacks.Guarded import Guarded
 from callbacks.Log import Log
 from callbacks.MLflowCallback import MLflowCallback
 from callbacks.Progress import Progress
-from callbacks.Rounded import Rounded
 from callbacks.SaveState import SaveState, load_state
 from callbacks.Schedule import Schedule
 from callbacks.TensorBoardCallback import TensorBoardCallback
@@ -85,7 +84,7 @@ def get_callbacks(
     schedule = Schedule(build) if build else plateau
     stop = EarlyStopping(monitor=MONITOR, mode=MODE, patience=config.patience)
     training: list[Callback] = [Together()] if world() > 1 else []
-    training += [Rounded(), Finite(run)]
+    training.append(Finite(run))
     if config.unfreeze_at:
         training.append(Unfreeze(network, config.unfreeze_at, schedule, stop))
     keeper = SaveState(run, network, config.seed, schedule, best, stop, state)

@@ -14,6 +14,7 @@ from config import Config
 from core.errors import UserError, lookup
 from core.files import read_json
 from core.processes import one_first
+from core.task import load_task
 from data.csv_dataset import table
 from data.demo import FOLDER, demo
 from data.image_io import images_in
@@ -78,7 +79,7 @@ def get_data(
         data = choose_fold(data, *fold, seed) if fold else data
         if not run:
             return data
-        if data.multilabel != run.thresholds.exists():
+        if data.task.multilabel != load_task(run).multilabel:
             raise UserError("an image can have several classes now, or could in the run; that cannot be changed")
         return restore_split(data, read_json(run.split), read_json(run.classes))
     except UserError as error:

@@ -4,26 +4,19 @@ import logging
 
 import numpy as np
 
-from data.splits import Data, classes_of, labels
+from core.task import classes_of
+from data.splits import Data, labels
 
 logger = logging.getLogger(__name__)
 
 
 def class_weights(data: Data) -> np.ndarray:
-    """A weight for each class: the smaller it is in the training set, the larger.
-
-    Returns:
-        (n_classes,) of float64. With one class an image: images / (classes × images of this class), so that all classes
-        weigh the same. Where an image can have several: images without the class / images with it.
-    """
+    """Return a weight for each class, see `Task.class_weights`: the smaller it is in the training set, the larger."""
     targets = labels(data.train)
     counts = np.zeros(len(data.classes))
     for label in targets:
         counts[classes_of(label)] += 1
-    counts = np.maximum(counts, 1)
-    if data.multilabel:
-        return np.maximum(len(targets) - counts, 1) / counts
-    return len(targets) / (len(counts) * counts)
+    return data.task.class_weights(np.maximum(counts, 1), len(targets))
 
 
 def image_weights(data: Data) -> np.ndarray:

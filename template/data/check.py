@@ -18,10 +18,11 @@ from core.cli import STOPPED, check_at_least, check_file, parse, run_script
 from core.errors import UserError
 from core.files import write_json
 from core.processes import one_first
+from core.task import classes_of
 from data import choose_dataset, data_folder, get_data
 from data.duplicates import all_looks, same_pictures
 from data.imagefolder import shorten
-from data.splits import SPLITS, Data, check_problems, classes_of, file_names, labels
+from data.splits import SPLITS, Data, check_problems, file_names, labels
 from Project import project
 
 logger = logging.getLogger(__name__)
@@ -144,8 +145,7 @@ def look(data: Data, cache_dir: Path, at_once: int | None = None, num_workers: i
     good = [i for i in known if not looks[i].error]
 
     def item(i: int) -> dict[str, str]:
-        label = "|".join(data.classes[c] for c in classes_of(targets[i]))
-        return {"file": files[i], "split": splits[i], "label": label}
+        return {"file": files[i], "split": splits[i], "label": data.task.describe(targets[i])}
 
     duplicates = [[item(good[i]) for i in group] for group in same_pictures([looks[i] for i in good])]
     shapes = [(looks[i].width, looks[i].height) for i in good]

@@ -9,10 +9,10 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from core.errors import UserError
+from core.task import SEPARATOR, Label, Task, split_names
 from data.image_io import read_image
-from data.splits import FRACTIONS, SPLITS, Data, Label, fill_in
+from data.splits import FRACTIONS, SPLITS, Data, fill_in
 
-SEPARATOR = "|"  # between the classes of one picture
 SPLIT_NAMES = {**{name: name for name in SPLITS}, "valid": "val", "validation": "val", "training": "train"}
 
 
@@ -64,37 +64,36 @@ def table(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0)
     if len(classes) < 2:
         what = problems[0] if problems else f"{path} names {len(classes)} class"
         raise UserError(f"{what}; at least two are needed")
+    task = Task(classes, multilabel)
     train, val, test = (
-        Pictures(path.parent, *encode(parts[part], classes, multilabel), classes) if part in parts else None
-        for part in SPLITS
+        Pictures(path.parent, *encode(parts[part], task), classes) if part in parts else None for part in SPLITS
     )
     train, val, test = fill_in(train, val, test, fractions, seed)
     return Data(train, val, test, classes, multilabel=multilabel, problems=problems, folder=path.parent)
 
 
-def read_labelled_table(data_dir: Path, classes: Sequence[str], multilabel: bool) -> Pictures:
-    """Reads all rows of a table, to score a finished network on.
+def read_labelled_table(data_dir: Path, task: Task) -> Pictures:
+    """Read all rows of a table, to score a finished network on.
 
     Args:
         data_dir: the table, or the folder that holds it.
-        classes: of the network, by label.
-        multilabel: whether an image can have several.
+        task: of the network.
 
     Raises:
         UserError: there is no table, a row cannot be used, or it names a class that the network does not know.
     """
     path = find_table(Path(data_dir))
-    parts, _, problems = read_parts(path, multilabel)
+    parts, _, problems = read_parts(path, task.multilabel)
     rows = [row for part in parts.values() for row in part]
     problems += [
-        f"{path}: {name!r} is none of {', '.join(classes)}"
+        f"{path}: {name!r} is none of {', '.join(task.classes)}"
         for _, names in rows
         for name in names
-        if name not in classes
+        if name not in task.classes
     ]
     if problems or not rows:
         raise UserError(problems[0] if problems else f"{path} lists no image")
-    return Pictures(path.parent, *encode(rows, classes, multilabel), classes)
+    return Pictures(path.parent, *encode(rows, task), task.classes)
 
 
 Row = tuple[str, list[str]]  # a file, and the names of its classes
@@ -113,7 +112,7 @@ def read_parts(path: Path, multilabel: bool | None = None) -> tuple[dict[str, li
     parts: dict[str, list[Row]] = {}
     problems = []
     for line, row in rows:
-        names = [name.strip() for name in row["label"].split(SEPARATOR) if name.strip()]
+        names = split_names(row["label"])
         split = row.get("split", "").lower()
         if "more" in row:
             problems.append(f"{path}, line {line}: more fields than columns; put a | between several labels")
@@ -130,13 +129,9 @@ def read_parts(path: Path, multilabel: bool | None = None) -> tuple[dict[str, li
     return parts, multilabel, problems
 
 
-def encode(rows: Sequence[Row], classes: Sequence[str], multilabel: bool) -> tuple[list[str], list[Label]]:
-    """Files and labels of some rows."""
-    where = {name: i for i, name in enumerate(classes)}
-    labels: list[Label] = [
-        tuple(int(name in names) for name in classes) if multilabel else where[names[0]] for _, names in rows
-    ]
-    return [file for file, _ in rows], labels
+def encode(rows: Sequence[Row], task: Task) -> tuple[list[str], list[Label]]:
+    """Return files and labels of some rows."""
+    return [file for file, _ in rows], [task.encode(names) for _, names in rows]
 
 
 def find_table(path: Path) -> Path:

@@ -10,13 +10,12 @@ import torch
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from core.errors import UserError
+from core.task import Label, Task, classes_of
 
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 FRACTIONS = (0.7, 0.15, 0.15)  # of a data set that comes in one piece
-
-Label = int | tuple[int, ...]  # the class; or 0 and 1 for each class, where a picture can have several
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,11 @@ class Data:
     problems: Sequence[str] = ()
     folder: Path | None = None
 
+    @property
+    def task(self) -> Task:
+        """What is to be predicted."""
+        return Task(self.classes, self.multilabel)
+
     def __str__(self) -> str:
         """One line for people."""
         sizes = f"{len(self.train)} images to train, {len(self.val)} to validate, {len(self.test)} to test"
@@ -52,11 +56,7 @@ class Data:
 
 def describe_split(data: Data) -> dict[str, Any]:
     """Return what a run keeps of its data, by the names of the JSON files: its classes, and the files of each part."""
-    files: dict[str, Any] = {"classes.json": data.classes}
-    files["split.json"] = {part: file_names(getattr(data, part)) for part in SPLITS}
-    if data.multilabel:
-        files["thresholds.json"] = dict.fromkeys(data.classes, 0.5)  # until the best ones are known
-    return files
+    return {**data.task.files, "split.json": {part: file_names(getattr(data, part)) for part in SPLITS}}
 
 
 def leaves(dataset: Dataset) -> list[tuple[Dataset, int]]:
@@ -86,11 +86,6 @@ def labels(dataset: Dataset) -> list[Label]:
         targets = [torch.as_tensor(dataset[i][1]).tolist() for i in range(len(dataset))]
     targets = targets.tolist() if isinstance(targets, torch.Tensor) else targets
     return [tuple(label) if isinstance(label, (list, tuple)) else int(label) for label in targets]
-
-
-def classes_of(label: Label) -> list[int]:
-    """Numbers of the classes that a label stands for."""
-    return [label] if isinstance(label, int) else [i for i, there in enumerate(label) if there]
 
 
 def stratified_split(dataset: Dataset, fractions: Sequence[float], seed: int) -> list[Subset]:

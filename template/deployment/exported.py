@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from core.errors import UserError
+from core.task import Task
 from models.classifier import Classifier
 
 Compute = Callable[[torch.Tensor], torch.Tensor]
@@ -16,21 +17,20 @@ Compute = Callable[[torch.Tensor], torch.Tensor]
 class Probabilities(nn.Module):
     """Pictures (N, 3, H, W), uint8 → probabilities (N, n_classes), float."""
 
-    def __init__(self, network: Classifier, temperature: float, several: bool) -> None:
-        """Puts the last step on a network.
+    def __init__(self, network: Classifier, task: Task, temperature: float) -> None:
+        """Put the last step on a network.
 
         Args:
             network: normalises by itself.
+            task: makes probabilities of logits.
             temperature: logits are divided by it.
-            several: whether a picture can have several classes; else the probabilities add up to 1.
         """
         super().__init__()
-        self.network, self.temperature, self.several = network, temperature, several
+        self.network, self.task, self.temperature = network, task, temperature
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """As above."""
-        logits = self.network(pictures)
-        return logits.sigmoid() if self.several else (logits / self.temperature).softmax(dim=1)
+        return self.task.activate(self.network(pictures), self.temperature)
 
 
 def write_onnx(network: nn.Module, pictures: torch.Tensor, path: Path) -> None:

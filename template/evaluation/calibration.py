@@ -1,7 +1,8 @@
 """How far the probabilities of a network can be believed, and when it had better say that it is not sure."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -9,7 +10,8 @@ from scipy import stats
 from torch.nn import functional
 
 from core.errors import UserError
-from core.files import read_json
+from core.files import read_json, write_json
+from core.task import Task
 from Project import Run
 
 
@@ -54,20 +56,67 @@ class Calibration:
         )
 
 
-def calibrate(logits: torch.Tensor, labels: torch.Tensor, risk: float) -> Calibration:
+def calibrate(task: Task, logits: torch.Tensor, labels: torch.Tensor, risk: float) -> Calibration:
     """Fit the temperature and find the threshold on the validation set.
 
     Args:
+        task: with one class an image.
         logits: (N, C) of float.
         labels: (N,) of int64.
         risk: the share of all images that may get a wrong answer, from 0 to 1.
     """
     temperature = fit_temperature(logits, labels)
-    p, guesses = (logits / temperature).softmax(dim=1).max(dim=1)
+    p, guesses = task.activate(logits, temperature).max(dim=1)
     right = (guesses == labels).numpy()
     threshold = threshold_for(p.numpy(), right, risk)
     answered = p.numpy() >= (threshold or 0.0)
     return Calibration(temperature, risk, threshold, len(p), int(answered.sum()), int((answered & ~right).sum()))
+
+
+def fit_answers(
+    run: Run, task: Task, logits: torch.Tensor, labels: torch.Tensor, risk: float
+) -> tuple[Task, Calibration]:
+    """Find on the validation set what makes the best answers of logits, and write it into the folder of a run.
+
+    Args:
+        run: gets thresholds.json where an image can have several classes, else calibration.json.
+        task: of the run.
+        logits, labels: of the validation set.
+        risk: the share of all images that may get a wrong answer, from 0 to 1.
+
+    Returns:
+        The task with its thresholds, and the calibration.
+    """
+    if task.multilabel:
+        thresholds = best_thresholds(logits, labels, task.classes)
+        write_json(run.thresholds, thresholds)
+        return replace(task, thresholds=thresholds), Calibration()
+    calibration = calibrate(task, logits, labels, risk)
+    write_json(run.calibration, asdict(calibration))
+    return task, calibration
+
+
+def best_thresholds(logits: torch.Tensor, labels: torch.Tensor, classes: Sequence[str]) -> dict[str, float]:
+    """For each class the probability from which on it is said to be in an image: the one with the best F1.
+
+    One half is not best for that, least of all where a class is rare (Lipton, Elkan and Naryanaswamy, "Optimal
+    Thresholding of Classifiers to Maximize F1 Measure", ECML 2014).
+
+    Args:
+        logits: (N, C) of float, of the validation set.
+        labels: (N, C) of 0 and 1; a class that is not in it keeps one half.
+        classes: names of the classes.
+    """
+    thresholds = {}
+    for name, p, truth in zip(classes, logits.sigmoid().T, labels.T, strict=True):
+        order = p.argsort(descending=True)
+        hits = truth[order].cumsum(dim=0)
+        f1 = 2 * hits / (torch.arange(1, len(p) + 1) + truth.sum())
+        f1[:-1][p[order][1:] == p[order][:-1]] = -1  # a threshold cannot come between equals
+        last = f1.argmax().item()  # the least probable image that is said to have the class
+        following = p[order[last + 1]].item() if last + 1 < len(p) else 0.0
+        thresholds[name] = (p[order[last]].item() + following) / 2 if truth.any() else 0.5
+    return thresholds
 
 
 def count_answers(n_images: int, n_answered: int, n_wrong: int) -> str:

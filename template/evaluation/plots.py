@@ -12,9 +12,10 @@ import torch
 from matplotlib import font_manager, rcParams
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
+from core.task import SEPARATOR, classes_of
 from data.loaders import InOrder
 from evaluation.calibration import Bins
 
@@ -74,7 +75,7 @@ def curves(log: dict[str, list[float]], best_epoch: int, monitor: str) -> Figure
     """Loss, accuracy and learning rate over the epochs.
 
     Args:
-        log: columns of log.csv: epoch, loss, val_loss, acc, val_acc (in per cent), lr.
+        log: columns of log.csv: epoch, loss, val_loss, acc, val_acc (from 0 to 1), lr.
         best_epoch: is marked.
         monitor: the column that decided which epoch that is.
     """
@@ -92,6 +93,8 @@ def curves(log: dict[str, list[float]], best_epoch: int, monitor: str) -> Figure
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlim(min(log["epoch"]) - 0.5, max(log["epoch"]) + 0.5)
         axes.grid(alpha=0.3)
+        if title == "accuracy, %":
+            axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=""))
         if names != rates:
             axes.legend(fontsize=8)
         else:
@@ -181,12 +184,11 @@ def confusion_width(n: int) -> int:
     return round((side + 0.6) * 72 * 9 / letters)
 
 
-def reliability(bins: Bins, what: str) -> Figure:
-    """How often the network is right when it says how sure it is.
+def reliability(bins: Bins) -> Figure:
+    """Plot how often the network is right against how confident it is.
 
     Args:
-        bins: of its probabilities.
-        what: is shared out, for the axis: "right", or where an image can have several classes "there".
+        bins: of its answers.
     """
     figure = Figure(figsize=(4.4, 4), layout="constrained", dpi=110)
     axes = figure.add_subplot()
@@ -194,10 +196,8 @@ def reliability(bins: Bins, what: str) -> Figure:
     width = 1 / len(bins.counts)
     axes.bar((np.arange(len(bins.counts)) + 0.5)[full] * width, bins.right[full], 0.9 * width, alpha=0.8)
     axes.plot([0, 1], [0, 1], "--", color=ink(), lw=1, label="as often as it says")
-    axes.plot(bins.said[full], bins.right[full], "o", color="C1", ms=4, label=f"said, and {what}")
-    axes.set(
-        xlim=(0, 1), ylim=(0, 1), xlabel="probability that is said", ylabel=f"share that is {what}", aspect="equal"
-    )
+    axes.plot(bins.said[full], bins.right[full], "o", color="C1", ms=4, label="said, and right")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability that is said", ylabel="share that is right", aspect="equal")
     axes.legend(fontsize=8, loc="upper left")
     return figure
 
@@ -256,9 +256,8 @@ def class_names(dataset: Dataset, labels: Any) -> list[str]:
     while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
         dataset = dataset.dataset
     classes = getattr(dataset, "classes", None)
-    rows = [label.tolist() if hasattr(label, "tolist") else label for label in labels]
-    numbers = [[i for i, there in enumerate(row) if there] if isinstance(row, list) else [int(row)] for row in rows]
-    return ["|".join(str(classes[i] if classes else i) for i in row) for row in numbers]
+    rows = [torch.as_tensor(label).tolist() for label in labels]
+    return [SEPARATOR.join(str(classes[i] if classes else i) for i in classes_of(row)) for row in rows]
 
 
 def batch_grid(dl: DataLoader, n: int = 16) -> Figure:

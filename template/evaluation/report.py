@@ -3,6 +3,7 @@
 import base64
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
@@ -21,8 +22,8 @@ from torch.utils.data import Dataset
 from config import Config
 from core.cli import dashes
 from core.files import read_json, replacing
-from data.csv_dataset import SEPARATOR
-from data.splits import classes_of, file_names
+from core.task import Task
+from data.splits import file_names
 from evaluation import plots
 from evaluation.calibration import Calibration, bins_of, count_answers, f1_interval, interval, load_calibration
 from evaluation.scoring import MONITOR, Scores, best_epoch, read_log, tally
@@ -54,9 +55,9 @@ def write_page(run: Run, scores: Scores, dataset: Dataset, part: str, path: Path
         "epochs": len(log["epoch"]),
         "monitor": MONITOR,
         "per_class": per_class(scores.confusion, classes),
-        "confused": confused(scores.confusion, classes),
-        "confusion_width": 320 if scores.multilabel else plots.confusion_width(len(classes)),
-        "mistakes": mistakes(scores, dataset, classes),
+        "confused": confused(scores),
+        "confusion_width": 320 if scores.task.multilabel else plots.confusion_width(len(classes)),
+        "mistakes": mistakes(scores, dataset),
         "n_wrong": int(scores.wrong.sum()),
         "n_scored": len(scores.labels),
         "calibration": calibration,
@@ -87,10 +88,10 @@ def figures(run: Run, scores: Scores) -> dict[str, Callable[[], Figure]]:
     drawn: dict[str, Callable[[], Figure]] = {
         "curves": partial(plots.curves, log, best_epoch(log), MONITOR),
         "confusion": partial(plots.confusion, scores.confusion, classes),
-        "reliability": partial(plots.reliability, bins_of(p, right), "there" if scores.multilabel else "right"),
+        "reliability": partial(plots.reliability, bins_of(p, right)),
         "times": partial(plots.times, log),
     }
-    if not scores.multilabel:
+    if calibration.risk is not None:
         drawn["risk_coverage"] = partial(plots.risk_coverage, p, right, calibration.threshold)
     return drawn
 
@@ -101,13 +102,13 @@ def cards(scores: Scores) -> list[dict[str, str]]:
     low, high = interval(right, n)
     found = [
         {
-            "what": "answers that are right" if scores.multilabel else "accuracy",
+            "what": "accuracy",
             "value": f"{100 * right / n:.1f} %",
             "more": f"{right} of {n}; {100 * low:.0f}–{100 * high:.0f} % at 95 %",
         },
         {"what": "macro F1", "value": f"{scores.metrics['f1']:.3f}", "more": "the mean over the classes that occur"},
     ]
-    if scores.multilabel:
+    if "exact" in scores.metrics:
         exact = f"{100 * scores.metrics['exact']:.1f} %"
         found.append({"what": "images without a mistake", "value": exact, "more": f"of {len(scores.labels)}"})
     return found
@@ -115,7 +116,7 @@ def cards(scores: Scores) -> list[dict[str, str]]:
 
 def sureness(scores: Scores, calibration: Calibration) -> tuple[dict[str, str], str] | None:
     """What `predict.py` would have answered, as a card and as a sentence; None where it always answers."""
-    if scores.multilabel or calibration.risk is None:
+    if calibration.risk is None:
         return None
     if calibration.threshold is None:
         return {"value": "–", "more": "the validation set cannot tell"}, calibration.promise
@@ -147,28 +148,30 @@ def per_class(confusion: np.ndarray, classes: Sequence[str]) -> list[dict[str, A
     return rows
 
 
-def confused(confusion: np.ndarray, classes: Sequence[str], at_most: int = 10) -> list[tuple[str, str, int]]:
-    """True class, predicted class and number of images, for what is mistaken most often."""
-    if confusion.ndim != 2:
-        return []
-    wrong = confusion - np.diag(np.diag(confusion))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:at_most]
-    pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
-    return [(classes[i], classes[j], int(wrong[i, j])) for i, j in pairs if wrong[i, j]]
+def confused(scores: Scores, at_most: int = 10) -> list[tuple[str, str, int]]:
+    """Return true label, prediction and number of images, for what is mistaken most often."""
+    pairs = Counter(
+        (describe(scores.task, scores.labels[i]), describe(scores.task, scores.predicted[i]))
+        for i in np.flatnonzero(scores.wrong)
+    )
+    return [(true, said, n) for (true, said), n in pairs.most_common(at_most)]
 
 
-def mistakes(scores: Scores, dataset: Dataset, classes: Sequence[str]) -> list[dict[str, Any]]:
+def mistakes(scores: Scores, dataset: Dataset) -> list[dict[str, Any]]:
     """The images that were mistaken most surely, as thumbnails."""
     files, found = file_names(dataset), []
-    order = np.argsort(-scores.sureness_of_mistake, kind="stable")
+    confidence = scores.mistake_confidence
+    order = np.argsort(-confidence, kind="stable")
     for i in order[: min(N_MISTAKES, int(scores.wrong.sum()))].tolist():
-        said, true = (
-            SEPARATOR.join(classes[c] for c in classes_of(labels[i].tolist())) or "nothing"
-            for labels in (scores.predicted, scores.labels)
-        )
-        p = float(scores.sureness_of_mistake[i])
+        said, true = (describe(scores.task, labels[i]) for labels in (scores.predicted, scores.labels))
+        p = float(confidence[i])
         found.append({"file": files[i], "said": said, "true": true, "p": p, "picture": thumbnail(dataset[i][0])})
     return found
+
+
+def describe(task: Task, label: np.ndarray) -> str:
+    """Return the names of the classes of an image, for people."""
+    return task.describe(label.tolist()) or "nothing"
 
 
 def thumbnail(image: Image.Image, side: int = 200) -> str:

@@ -12,12 +12,13 @@ from config import Config
 from core.files import write_json
 from core.processes import rank
 from core.stopwatch import Stopwatch
+from core.task import load_task
 from data import DataLoaders
 from data.check import Findings
 from evaluation import plots
-from evaluation.calibration import Calibration, calibrate
+from evaluation.calibration import fit_answers
 from evaluation.report import write_page
-from evaluation.scoring import MONITOR, best_epoch, best_thresholds, predict, read_log, score, write_predictions
+from evaluation.scoring import MONITOR, best_epoch, predict, read_log, score, write_predictions
 from losses import get_loss
 from models import summarize
 from Project import Run
@@ -67,30 +68,24 @@ def write_report(
         first_epoch: that this command trained; the epochs before are not part of its time.
     """
     loss, test_dl = get_loss(config.loss), loaders.test
-    log, classes = read_log(run), test_dl.dataset.classes
     of_val, of_test = predict(model, loaders.val), predict(model, test_dl)
     if rank() > 0:
         return
-    thresholds, calibration = None, Calibration()
-    if of_val[1].ndim == 2:
-        thresholds = best_thresholds(*of_val, classes)
-        write_json(run.thresholds, thresholds)
-    else:
-        calibration = calibrate(*of_val, config.risk)
-        write_json(run.calibration, asdict(calibration))
-    val, test = (score(*predicted, loss, thresholds, calibration.temperature) for predicted in (of_val, of_test))
+    log = read_log(run)
+    task, calibration = fit_answers(run, load_task(run), *of_val, config.risk)
+    val, test = (score(task, *predicted, loss, calibration.temperature) for predicted in (of_val, of_test))
     best = best_epoch(log)
     metrics = {"best_epoch": best, "epochs": len(log["epoch"]), **val.named("val"), **test.named("test")}
     write_json(run.metrics, metrics)
     write_predictions(run.predictions, test, test_dl)
     plots.curves(log, best, MONITOR).savefig(run / "curves.png")
-    plots.confusion(test.confusion, classes).savefig(run / "confusion_matrix.png")
+    plots.confusion(test.confusion, task.classes).savefig(run / "confusion_matrix.png")
     stopwatch.lap("scoring and report")
     seconds = split_training(stopwatch.seconds, log, first_epoch)
     write_json(run.times, {"resumed_after": first_epoch - 1, "seconds": seconds})
     write_page(run, test, test_dl.dataset.dataset, "test", run.report)
     for tracker in trackers:
-        tracker.log_results(metrics, test.confusion, classes)
+        tracker.log_results(metrics, test.confusion, task.classes)
     logger.info("best epoch: %d of %d\nvalidation: %s\ntest:       %s", best, len(log["epoch"]), val, test)
     if calibration.risk is not None:
         level = logging.WARNING if calibration.threshold is None else logging.INFO

@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from core.errors import UserError, brief, lookup, out_of_memory
+from core.task import Task
 from losses.focal import focal
 
 
@@ -55,24 +56,22 @@ def get_loss(
     return partial(loss, weight=torch.as_tensor(weights, dtype=torch.float32, device=device))
 
 
-def check_loss(name: str, n_classes: int, multilabel: bool) -> None:
-    """Tries a loss on labels such as the data has.
+def check_loss(name: str, task: Task) -> None:
+    """Try a loss on labels such as the data has.
 
     Args:
         name: a key of `LOSSES`.
-        n_classes: number of classes.
-        multilabel: whether an image can have several.
+        task: has the classes.
 
     Raises:
         UserError: there is no such loss, or it is not made for such labels.
     """
     loss = get_loss(name)
     try:
-        loss(torch.zeros(2, n_classes), torch.zeros((2, n_classes) if multilabel else 2, dtype=torch.int64))
+        loss(torch.zeros(2, len(task.classes)), task.empty_labels(2))
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         if out_of_memory(error):
             raise
-        several, suited = ("several classes", "bce") if multilabel else ("one class", "cross_entropy")
         raise UserError(
-            f"--loss {name} is not for images that have {several} ({brief(error)}); try --loss {suited}"
+            f"--loss {name} is not for images that have {task} ({brief(error)}); try --loss {task.default_loss}"
         ) from error

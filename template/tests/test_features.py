@@ -251,7 +251,7 @@ def test_a_training_on_features_learns_and_its_final_figures_are_of_whole_pictur
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
     metrics = json.loads(run.metrics.read_text())
     best = rows[metrics["best_epoch"] - 1]
-    assert float(best["val_acc"]) == pytest.approx(100 * metrics["val_acc"])
+    assert float(best["val_acc"]) == pytest.approx(metrics["val_acc"])
     assert json.loads(run.config.read_text())["options"]["views"] == 2
     train(model="small", epochs=8, lr=0.01)
     assert len(computed) == 24 + 8  # another rate starts at once
@@ -286,7 +286,7 @@ def test_fresh_views_are_for_training_only(train, computed, monkeypatch):
     assert seen.count(2) == 3  # a batch of them in each epoch
     metrics = json.loads(plain.metrics.read_text())
     best = list(csv.DictReader(plain.log.open()))[metrics["best_epoch"] - 1]
-    assert float(best["val_acc"]) == pytest.approx(100 * metrics["val_acc"])
+    assert float(best["val_acc"]) == pytest.approx(metrics["val_acc"])
 
 
 def test_features_log_how_far_they_are(train, caplog, monkeypatch):
@@ -353,7 +353,7 @@ def check_that_the_best_epoch_has_the_final_metrics(run: Run) -> None:
     metrics = json.loads(run.metrics.read_text())
     best = rows[metrics["best_epoch"] - 1]
     assert float(best["val_loss"]) == pytest.approx(metrics["val_loss"], abs=2e-3)
-    assert float(best["val_acc"]) / 100 == pytest.approx(metrics["val_acc"])
+    assert float(best["val_acc"]) == pytest.approx(metrics["val_acc"])
     assert float(best["val_f1"]) == pytest.approx(metrics["val_f1"])
     assert len({row["val_loss"] for row in rows}) == len(rows)  # the head learns
 

@@ -18,6 +18,7 @@ from callbacks.Schedule import Schedule
 from callbacks.Unfreeze import Unfreeze
 from config import Config, parse_config
 from core.errors import UserError
+from core.task import Task
 from data import Data
 from losses import LOSSES, check_loss, get_loss
 from metrics import METRICS
@@ -370,11 +371,12 @@ def test_losses_by_name():
 
 
 def test_losses_that_do_not_suit_the_labels_are_refused(train, project):
+    one, several = Task([*"abc"]), Task([*"abc"], multilabel=True)
     for name in LOSSES:
-        suited, other = (True, False) if name == "bce" else (False, True)
-        check_loss(name, 3, suited)
+        suited, other = (several, one) if name == "bce" else (one, several)
+        check_loss(name, suited)
         with pytest.raises(UserError, match=f"--loss {name} is not for images that have.*try --loss"):
-            check_loss(name, 3, other)
+            check_loss(name, other)
     with pytest.raises(UserError, match="try --loss cross_entropy"):
         train(loss="bce")
     assert not project.checkpoint_dir.exists()
@@ -391,13 +393,13 @@ def test_metrics_by_name(train):
         "top5": (logits.topk(5).indices == labels[:, None]).any(dim=1).float().mean(),
     }
     for name, value in expected.items():
-        metric = METRICS[name](7, False)
+        metric = METRICS[name](Task([*"abcdefg"]))
         for part in (slice(0, 30), slice(30, 50)):
             metric.update(logits[part], labels[part])
         assert metric.compute().item() == pytest.approx(value.item(), abs=1e-6), name
     hot = torch.randint(0, 2, (50, 7))
     for name in set(METRICS) - {"top5"}:
-        METRICS[name](7, True).update(logits, hot)
+        METRICS[name](Task([*"abcdefg"], multilabel=True)).update(logits, hot)
     run = train(epochs=1, metrics=("f1", "auc", "recall"))
     assert "val_auc" in run.log.read_text().splitlines()[0]
     with pytest.raises(UserError, match="more than 5 classes"):

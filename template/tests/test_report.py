@@ -20,6 +20,7 @@ import evaluate
 import main as main_script
 import predict
 from config import parse_config
+from core.task import Task
 from data.demo import draw_demo
 from evaluation.calibration import (
     Calibration,
@@ -34,6 +35,8 @@ from evaluation.report import figures, sureness
 from evaluation.scoring import read_scores, score
 from Project import Run
 from utils import load_run
+
+TASK = Task(["a", "b"])
 
 
 def read(file: Path) -> list[dict[str, str]]:
@@ -72,7 +75,7 @@ def test_the_promised_risk_is_kept_on_new_pictures(n, risk):
     broken, answered = [], []
     for seed in range(200):
         logits, labels = claims(n + 1000, 2.0, seed)
-        known = calibrate(logits[:n], labels[:n], risk)
+        known = calibrate(TASK, logits[:n], labels[:n], risk)
         p, guess = (logits[n:] / known.temperature).softmax(dim=1).max(dim=1)
         if known.threshold is not None:
             kept = p >= known.threshold
@@ -96,7 +99,7 @@ def test_few_pictures_promise_nothing():
 
 def test_what_the_answers_given_are_worth_is_counted_on_the_validation_set():
     logits, labels = claims(300, 2.0)
-    known = calibrate(logits, labels, 0.05)
+    known = calibrate(TASK, logits, labels, 0.05)
     p, guess = (logits / known.temperature).softmax(dim=1).max(dim=1)
     answered = p >= known.threshold
     wrong = answered & (guess != labels)
@@ -110,11 +113,13 @@ def test_what_the_answers_given_are_worth_is_counted_on_the_validation_set():
 
 def test_why_nothing_is_promised_is_said():
     right, wrong = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 9.0]])
-    few = calibrate(right.repeat(18, 1), torch.zeros(18, dtype=torch.int64), 0.05)
+    few = calibrate(TASK, right.repeat(18, 1), torch.zeros(18, dtype=torch.int64), 0.05)
     assert few.threshold is None
     assert "--risk 0.05 cannot be promised" in few.promise
     assert "18 validation images can promise no less than 1/19 (5.3 %)" in few.promise
-    misled = calibrate(torch.cat([wrong, right.repeat(30, 1)]), torch.zeros(31, dtype=torch.int64), 0.05)
+    misled = calibrate(
+        Task(["a", "b"]), torch.cat([wrong, right.repeat(30, 1)]), torch.zeros(31, dtype=torch.int64), 0.05
+    )
     assert misled.threshold is None
     assert "most confident answers on the validation set are wrong" in misled.promise
     assert (misled.n_answered, misled.n_wrong) == (31, 1)  # every image is answered
@@ -260,7 +265,7 @@ def test_every_figure_of_the_page_follows_from_the_tables(train):
 
 def test_the_page_counts_wrong_answers_among_those_given_and_among_all_images():
     p = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4], [0.4, 0.6]])
-    scores = score(p.log(), torch.tensor([0, 1, 0, 1, 1]), torch.nn.functional.cross_entropy)
+    scores = score(TASK, p.log(), torch.tensor([0, 1, 0, 1, 1]), torch.nn.functional.cross_entropy)
     card, told = sureness(scores, Calibration(1.0, 0.05, 0.65, 200, 180, 9))
     assert card == {"value": "60 %", "more": "1 of these 3 wrong (33.3 %); 20.0 % of all images"}
     assert "at most 5 % get a wrong answer" in told
@@ -406,7 +411,7 @@ def test_predict_by_several_processes_is_the_same(trained, photos, tmp_path):
 
 
 def test_equal_probabilities_stand_on_one_side_of_a_threshold():
-    from evaluation.scoring import best_thresholds
+    from evaluation.calibration import best_thresholds
 
     p, truth = torch.tensor([0.9, 0.9, 0.9, 0.9, 0.5, 0.1]), torch.tensor([1, 0, 0, 0, 1, 0])
     found = best_thresholds(p.logit()[:, None], truth[:, None], ["a"])["a"]
@@ -416,10 +421,11 @@ def test_equal_probabilities_stand_on_one_side_of_a_threshold():
 def test_f1_is_the_mean_over_the_classes_that_occur():
     logits = torch.nn.functional.one_hot(torch.tensor([0, 0, 1, 1]), 3) * 5.0
     loss = torch.nn.functional.cross_entropy
-    assert score(logits, torch.tensor([0, 0, 1, 1]), loss).metrics["f1"] == 1
+    assert score(Task([*"abc"]), logits, torch.tensor([0, 0, 1, 1]), loss).metrics["f1"] == 1
     several = torch.tensor([[1, 0, 0], [1, 1, 0]])
     loss = torch.nn.functional.binary_cross_entropy_with_logits
-    scores = score(several * 10.0 - 5, several, lambda a, b: loss(a, b.float()), dict.fromkeys("abc", 0.5))
+    task = Task([*"abc"], multilabel=True)
+    scores = score(task, several * 10.0 - 5, several, lambda a, b: loss(a, b.float()))
     assert scores.metrics["f1"] == 1
 
 

@@ -179,7 +179,7 @@ def simulate(config: Config, run: Run, losses: list[float], accuracies: list[flo
     for epoch, loss in enumerate(losses, start=1):
         with torch.no_grad():
             network.head.bias.fill_(epoch)
-        accuracy = (accuracies or [80.0] * len(losses))[epoch - 1]
+        accuracy = (accuracies or [0.8] * len(losses))[epoch - 1]
         callbacks.on_epoch_end(
             epoch,
             {"epoch": epoch, "time": 1.0, "loss": loss, "acc": accuracy, "val_loss": loss, "val_acc": accuracy},
@@ -208,7 +208,7 @@ def test_the_first_of_equals_is_the_best(tmp_path):
 
 
 def test_best_is_what_all_three_say_it_is(tmp_path):
-    losses, accuracies = [0.9, 0.1, 0.5, 0.4], [60, 80, 90, 90]
+    losses, accuracies = [0.9, 0.1, 0.5, 0.4], [0.6, 0.8, 0.9, 0.9]
     _, best = simulate(Config(epochs=20), Run(tmp_path / "run"), losses, accuracies)
     assert best == 2
 
@@ -297,7 +297,7 @@ def test_the_scores_are_those_of_the_best_weights(train, monkeypatch):
     log, metrics = read_log(run), read(run.metrics)
     best = min(log, key=lambda row: float(row["val_loss"]))
     assert metrics["best_epoch"] == int(best["epoch"])
-    assert metrics["val_acc"] == pytest.approx(float(best["val_acc"]) / 100, abs=1e-6)
+    assert metrics["val_acc"] == pytest.approx(float(best["val_acc"]), abs=1e-6)
     assert metrics["val_loss"] == pytest.approx(float(best["val_loss"]), abs=1e-5)
 
 

@@ -63,7 +63,7 @@ def preflight(config: Config, data: Data, network: Classifier, loaders: DataLoad
     Raises:
         UserError: the loss is not made for such labels, or images, batches and network do not fit together.
     """
-    check_loss(config.loss, len(data.classes), data.multilabel)
+    check_loss(config.loss, data.task)
     batch_size = loaders.train.batch_size
     check_batch(network, loaders.val, smallest=len(loaders.train.sampler) % batch_size or batch_size)
 

@@ -25,7 +25,7 @@ def resolve(config: Config, data: Data, network: Classifier) -> Config:
         weights=config.weights or network.weights,
         freeze=config.freeze if config.freeze is not None else "all" if network.frozen else "none",
         augmentation=config.augmentation or data.augmentation,
-        loss=config.loss or ("bce" if data.multilabel else "cross_entropy"),
+        loss=config.loss or data.task.default_loss,
     )
     size, fixed = suited_size(config.model)
     # Features that were learned at one size are worth less at another; from scratch, small images are quicker.
