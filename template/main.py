@@ -73,9 +73,8 @@ def main(config: Config, project: Project = project) -> Run:
         write_start(run, network, loaders, config.image_size, findings)
         if config.compile:
             network.backbone.compile()
-        model = Model(
-            wrap(network, device), make_optimizer(config, network), loss, epoch_metrics=metrics, device=device
-        )
+        optimizer = make_optimizer(config, network)
+        model = Model(wrap(network, device), optimizer, loss, epoch_metrics=metrics, device=device)
         stopwatch.lap("start-up")
         train, val = cache_features(config, network, loaders, data.folder, project.cache_dir)
         stopwatch.lap("computing features")
