@@ -43,7 +43,7 @@ def main(config: Config, project: Project = project) -> Run:
     from data import choose_dataset, data_folder, describe_split, get_data, get_transforms, make_loaders
     from data.balance import balance
     from data.check import check
-    from data.image_cache import keep_pictures
+    from data.image_cache import cache_images
     from evaluation.results import write_report, write_start
     from losses import LOSSES, check_loss, get_loss
     from metrics import METRICS, accuracy
@@ -85,6 +85,8 @@ def main(config: Config, project: Project = project) -> Run:
     train_transform, val_transform = get_transforms(config.image_size, config.augmentation, config.resize)
     class_weights, image_weights = balance(config.balance, data)
     loss = get_loss(config.loss, class_weights, device)
+    if config.keep_pictures:
+        data = cache_images(data, train_transform, val_transform, project.cache_dir)
     train_dl, val_dl, test_dl = make_loaders(
         data,
         train_transform,
@@ -94,8 +96,6 @@ def main(config: Config, project: Project = project) -> Run:
         weights=image_weights,
         num_workers=config.num_workers,
     )
-    if config.keep_pictures:
-        keep_pictures(data.folder, project.cache_dir, train_dl, val_dl)
 
     loss = mix(config.mix, network, loss, len(data.classes))
     check_batch(network, val_dl, smallest=len(train_dl.sampler) % train_dl.batch_size or train_dl.batch_size)
@@ -123,9 +123,9 @@ def main(config: Config, project: Project = project) -> Run:
         )
         stopwatch.lap("start-up")
         train, val = train_dl, val_dl
-        val = cache_features(network, val_dl, data.folder, project.cache_dir) if network.frozen else val
+        val = cache_features(network, val_dl, project.cache_dir) if network.frozen else val
         if config.views != "fresh":
-            train = cache_features(network, train_dl, data.folder, project.cache_dir, config.views, config.seed)
+            train = cache_features(network, train_dl, project.cache_dir, config.views, config.seed)
         stopwatch.lap("computing features")
         if config.find_lr and not state:
             find_lr(model, train, run / "lr_finder.png")

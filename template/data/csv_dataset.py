@@ -4,39 +4,12 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from PIL import Image
-from torch.utils.data import Dataset
-
 from core.errors import UserError
-from data.image_io import read_image
+from data.image_dataset import ImageDataset
 from data.splits import FRACTIONS, SPLITS, Data, Label, fill_in
 
 SEPARATOR = "|"  # between the classes of one picture
 SPLIT_NAMES = {**{name: name for name in SPLITS}, "valid": "val", "validation": "val", "training": "train"}
-
-
-class Pictures(Dataset):
-    """Pictures with known labels: a list of files, whatever told what is on them.
-
-    Attributes:
-        files: relative to the data folder.
-        targets: for each the class, or 0 and 1 for each class where a picture can have several.
-        classes: names by label.
-    """
-
-    def __init__(self, data_dir: Path, files: Sequence[str], targets: Sequence[Label], classes: Sequence[str]) -> None:
-        self.data_dir, self.files, self.targets, self.classes = data_dir, list(files), list(targets), list(classes)
-
-    def __len__(self) -> int:
-        """Number of pictures."""
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int | torch.Tensor]:
-        """One picture and its label: an int, or (n_classes,) of int64."""
-        target = self.targets[index]
-        image = read_image(self.data_dir / self.files[index], draft=type(self) is Pictures)
-        return image, target if isinstance(target, int) else torch.tensor(target)
 
 
 def table(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> Data:
@@ -65,14 +38,14 @@ def table(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0)
         what = problems[0] if problems else f"{path} names {len(classes)} class"
         raise UserError(f"{what}; at least two are needed")
     train, val, test = (
-        Pictures(path.parent, *encode(parts[part], classes, multilabel), classes) if part in parts else None
+        ImageDataset(path.parent, *encode(parts[part], classes, multilabel), classes) if part in parts else None
         for part in SPLITS
     )
     train, val, test = fill_in(train, val, test, fractions, seed)
-    return Data(train, val, test, classes, multilabel=multilabel, problems=problems, folder=path.parent)
+    return Data(train, val, test, classes, multilabel=multilabel, problems=problems)
 
 
-def read_labelled_table(data_dir: Path, classes: Sequence[str], multilabel: bool) -> Pictures:
+def read_labelled_table(data_dir: Path, classes: Sequence[str], multilabel: bool) -> ImageDataset:
     """Reads all rows of a table, to score a finished network on.
 
     Args:
@@ -94,7 +67,7 @@ def read_labelled_table(data_dir: Path, classes: Sequence[str], multilabel: bool
     ]
     if problems or not rows:
         raise UserError(problems[0] if problems else f"{path} lists no image")
-    return Pictures(path.parent, *encode(rows, classes, multilabel), classes)
+    return ImageDataset(path.parent, *encode(rows, classes, multilabel), classes)
 
 
 Row = tuple[str, list[str]]  # a file, and the names of its classes
