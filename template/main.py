@@ -130,7 +130,8 @@ def main(config: Config, project: Project = project) -> Run:
         if config.find_lr and not state:
             find_lr(model, train, run / "lr_finder.png")
             stopwatch.lap("find_lr")
-        train_dl.sampler.epoch = first_epoch = state["epoch"] + 1 if state else 1
+        first_epoch = state["epoch"] + 1 if state else 1
+        train_dl.sampler.set_epoch(first_epoch)  # drawing a batch and finding a rate count as epochs
         model.fit_generator(
             train,
             val,

@@ -89,7 +89,7 @@ class EpochSampler(Sampler):
     whether they are kept between epochs makes a difference.
 
     Attributes:
-        epoch: number of the next iteration, from 1; set it to go on from there.
+        epoch: number of the next iteration, from 1.
     """
 
     def __init__(self, n: int, seed: int, weights: Sequence[float] | None = None) -> None:
@@ -103,8 +103,13 @@ class EpochSampler(Sampler):
             seed: drives order and views.
             weights: how often each is drawn, relative to the others; each once an epoch by default.
         """
-        self.n, self.seed, self.epoch = n, seed, 1
+        self.n, self.seed = n, seed
+        self.set_epoch(1)
         self.shares = None if weights is None else np.asarray(weights) / np.sum(weights)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Continue from this epoch; each iteration that follows is the next one."""
+        self.epoch = epoch
 
     def __len__(self) -> int:
         """Pictures in an epoch, for this process."""
