@@ -46,11 +46,11 @@ def main(config: Config, project: Project = project) -> Run:
     from data.image_cache import cache_images
     from evaluation.results import write_report, write_start
     from losses import LOSSES, check_loss, get_loss
-    from metrics import METRICS, accuracy
+    from metrics import METRICS, accuracy, get_metrics
     from models import build_network
     from training.feature_cache import cache_features, choose_views
     from training.lr_finder import check_find_lr, find_lr
-    from training.mixup import mix
+    from training.mixup import mix_batches
     from training.optimizers import make_optimizer
     from training.preflight import check_batch, check_compile
     from training.resolve import resolve
@@ -62,7 +62,8 @@ def main(config: Config, project: Project = project) -> Run:
     if config.compile:
         check_compile(device)
     check_find_lr(config.find_lr and not config.resume)
-    metrics = {name: lookup(name, METRICS, "metric") for name in config.metrics}
+    for name in config.metrics:
+        lookup(name, METRICS, "metric")
     if config.loss:
         lookup(config.loss, LOSSES, "loss")
     check_trackers(config.trackers)
@@ -97,7 +98,7 @@ def main(config: Config, project: Project = project) -> Run:
         num_workers=config.num_workers,
     )
 
-    loss = mix(config.mix, network, loss, len(data.classes))
+    train_dl = mix_batches(config.mix, train_dl, loss, len(data.classes), device)
     check_batch(network, val_dl, smallest=len(train_dl.sampler) % train_dl.batch_size or train_dl.batch_size)
 
     if config.resume:
@@ -118,7 +119,7 @@ def main(config: Config, project: Project = project) -> Run:
             make_optimizer(config, network),
             loss,
             batch_metrics=[accuracy(data.multilabel)],
-            epoch_metrics=[(name, metric(len(data.classes), data.multilabel)) for name, metric in metrics.items()],
+            epoch_metrics=get_metrics(config.metrics, len(data.classes), data.multilabel),
             device=device,
         )
         stopwatch.lap("start-up")

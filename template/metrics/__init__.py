@@ -5,11 +5,13 @@ them, and returns a torchmetrics metric, which Poutyne updates with logits (N, C
 once an epoch. All of these are from 0 to 1.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 import torchmetrics.classification as tm
+from torchmetrics import Metric
+from torchmetrics.wrappers import LambdaInputTransformer
 
 from core.errors import UserError
 
@@ -42,11 +44,37 @@ METRICS: dict[str, Callable[[int, bool], tm.MulticlassAccuracy]] = {
 }
 
 
-def accuracy(multilabel: bool) -> str | Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """What Poutyne calls `acc`, in per cent; where an image can have several classes, over all yeses and noes."""
-    return acc if multilabel else "acc"
+def get_metrics(names: Sequence[str], n_classes: int, multilabel: bool) -> list[tuple[str, Metric]]:
+    """Return metrics with their names, as Poutyne takes them; of soft labels they count what `hard_labels` says.
+
+    Raises:
+        UserError: a metric is not for this number of classes.
+    """
+    harden = partial(hard_labels, multilabel=multilabel)
+    metrics = {name: METRICS[name](n_classes, multilabel) for name in names}
+    return [(name, LambdaInputTransformer(metric, transform_target=harden)) for name, metric in metrics.items()]
 
 
-def acc(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """How many of the N × C answers, yes at a probability of one half, are right, in per cent."""
-    return ((logits > 0) == labels.bool()).float().mean() * 100
+def hard_labels(labels: torch.Tensor, multilabel: bool) -> torch.Tensor:
+    """Return the class with the largest share of each image, or all classes with more than half of it.
+
+    Args:
+        labels: soft ones, (N, C) of float, as of mixed images; any of int64 are returned as they are.
+        multilabel: whether an image can have several classes.
+
+    Returns:
+        (N,), or (N, C) of 0 and 1; int64.
+    """
+    if not labels.is_floating_point():
+        return labels
+    return (labels > 0.5).long() if multilabel else labels.argmax(dim=1)
+
+
+def accuracy(multilabel: bool) -> tuple[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
+    """Return the accuracy and its name in the log, in per cent; of all N × C answers if an image can have several."""
+
+    def acc(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        answers = logits > 0 if multilabel else logits.argmax(dim=1)
+        return (answers == hard_labels(labels, multilabel)).float().mean() * 100
+
+    return "acc", acc

@@ -19,4 +19,4 @@ def test_the_focal_loss_cares_less_for_what_is_easy():
 def test_the_focal_loss_takes_no_mixed_labels():
     mixing = pytest.importorskip("training.mixup")
     with pytest.raises(UserError, match="takes probabilities"):
-        mixing.mix("mixup", None, get_loss("focal"), 4)
+        mixing.mix_batches("mixup", None, get_loss("focal"), 4, "cpu")

@@ -76,7 +76,6 @@ class FeatureLoader:
             targets: their labels, (images,) or (images, C) of int64.
         """
         self.loader, self.network, self.features, self.targets = loader, network, features, targets
-        self.sampler = loader.sampler
 
     def __len__(self) -> int:
         """Return the number of batches."""
