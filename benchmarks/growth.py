@@ -57,7 +57,7 @@ def run_one(data_dir: Path) -> None:
         setattr(module, name, call)
 
     timed(data.check, "check", "look")
-    timed(features, "cache_features", "features")
+    timed(features, "cached_loader", "features")
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         weights = Path(folder) / "weights.pt"  # of no meaning; what counts is the time

@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +13,7 @@ from core.cli import check_at_least, dashes, parse
 from core.environment import versions
 from core.errors import UserError, brief
 from core.files import read_json
-from core.run_folder import latest_run, open_run
+from core.run_folder import create_run, latest_run, new_name, open_run, resume_run
 from Project import Project, Run, project
 
 
@@ -61,7 +62,7 @@ class Config:
     lr: float | None = None
     """Learning rate at the start. Default: 0.003 for the head alone, less where an epoch has more than 200 steps; 0.0001 for a whole pretrained network; 0.001 from scratch."""
     optimizer: str = "adam"
-    """adam, adamw, nadam, radam, adagrad, rmsprop, sgd or your own in optim.py."""
+    """adam, adamw, nadam, radam, adagrad, rmsprop, sgd or your own in training/optimizers.py."""
     weight_decay: float | None = None
     """How strongly large weights are drawn to zero. If not given: the optimizer's own default."""
     schedule: str = "plateau"
@@ -196,6 +197,23 @@ def load_config(run: Run) -> Config:
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{run.config} cannot be read ({brief(error)}); was it changed?") from error
     return replace(config, data_dir=config.data_dir and Path(config.data_dir), resume=None)
+
+
+def start_run(config: Config, project: Project, files: Mapping[str, Any]) -> AbstractContextManager[Run]:
+    """Return the folder of the run, new or resumed, as a context that the training happens in.
+
+    Args:
+        config: all options, resolved.
+        project: where its runs are.
+        files: what describes the data, by the names of the JSON files.
+
+    Raises:
+        UserError: there is a run of that name.
+    """
+    if config.resume:
+        return resume_run(config.resume, describe(config))
+    name = config.run_name or new_name(project, config.model)
+    return create_run(project, name, {"config.json": describe(replace(config, run_name=name)), **files})
 
 
 def describe(config: Config) -> dict[str, Any]:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from evaluation.scoring import Scores
     from models import Classifier
 from config import Config, load_config
-from core.environment import keep_freed_memory
 from core.errors import UserError, lookup
 from core.files import read_json
 from core.processes import world
@@ -26,7 +25,7 @@ from Project import Run
 
 
 def get_device(name: str) -> "torch.device":
-    """The device to train on. Where that is the CPU, memory that is freed stays with the process from now on.
+    """Return the device to train on.
 
     Args:
         name: "auto" for the accelerator of this machine, else the CPU; or "cpu", "cuda", "cuda:1", "mps", "xpu".
@@ -42,7 +41,6 @@ def get_device(name: str) -> "torch.device":
     if name == "auto" and found:
         return found
     if name in ("auto", "cpu"):
-        keep_freed_memory()
         return torch.device("cpu")
     kind, _, number = name.partition(":")
     lookup(kind, dict.fromkeys(("auto", "cpu", "cuda", "mps", "xpu")), "device")

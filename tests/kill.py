@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "template"))
 import callbacks
 import main as main_script
 import models
-import utils
 from callbacks import Progress, load_state
 from config import Config
+from core import files
 from data.demo import draw_demo
 from matplotlib.figure import Figure
 from PIL import Image
@@ -50,7 +50,7 @@ def die_at(place: str, count: int) -> None:
         if next(left, 1) == 0:
             die()
 
-    write, replace = utils.write_tensors, os.replace
+    write, replace = files.write_tensors, os.replace
     started, scored, logged = (
         Progress.on_train_batch_end,
         Progress.on_valid_batch_end,
@@ -166,7 +166,7 @@ def torture(folder: Path, n_kills: int, seed: int = 0) -> Counter:
             continue
         complete = len(rows_of(run))
         try:
-            state = load_state(run, EPOCHS)
+            state = load_state(Config(resume=run.folder, epochs=EPOCHS))
             network = models.load_network(run)
             counts["loaded"] += isinstance(network, models.Classifier)
         except Exception as error:

@@ -270,7 +270,7 @@ MISTAKES = [
     Mistake(
         16,
         "pictures block the script",
-        "utils.py",
+        "evaluation/plots.py",
         '        figure.savefig(file, bbox_inches="tight")\n',
         '        figure.savefig(file, bbox_inches="tight")\n'
         "        import matplotlib.pyplot\n\n        matplotlib.pyplot.show()\n",
@@ -287,7 +287,7 @@ MISTAKES = [
     Mistake(
         17,
         "no class names in pictures",
-        "utils.py",
+        "evaluation/plots.py",
         "str(classes[i] if classes else i)",
         "str(i)",
         "show_dataset",
@@ -295,17 +295,17 @@ MISTAKES = [
     Mistake(
         18,
         "runs without classes",
-        "runs.py",
-        "        write_json(run.classes, data.classes)\n",
-        "",
+        "data/splits.py",
+        'files: dict[str, Any] = {"classes.json": data.classes}',
+        "files: dict[str, Any] = {}",
         "predict_needs_the_run_folder_alone or leaves_a_folder",
     ),
     Mistake(
         18,
         "runs without config",
-        "runs.py",
-        "        write_json(run.config, describe(replace(config, run_name=name)))\n",
-        "",
+        "config.py",
+        '{"config.json": describe(replace(config, run_name=name)), **files}',
+        "files",
         "predict_needs_the_run_folder_alone or leaves_a_folder",
     ),
     Mistake(

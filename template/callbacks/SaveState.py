@@ -1,6 +1,7 @@
 """`last.pt`: at the end of each epoch all that a resumed run needs, in one file."""
 
 import csv
+import logging
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,14 @@ from poutyne import Callback, EarlyStopping, ReduceLROnPlateau, set_seeds
 
 from callbacks.BestWeights import BestWeights
 from callbacks.Schedule import Schedule
+from config import Config
 from core.errors import UserError, brief
 from core.files import replacing, write_tensors
 from core.processes import rank
 from models import Classifier
 from Project import Run
+
+logger = logging.getLogger(__name__)
 
 
 class SaveState(Callback):
@@ -88,21 +92,22 @@ def to_plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def load_state(run: Run, epochs: int, patience: int = 0) -> dict[str, Any]:
-    """Reads `last.pt`, and cuts `log.csv` back to its epoch: a run may have been killed between the two.
+def load_state(config: Config) -> dict[str, Any] | None:
+    """Read `last.pt` of the run to resume, and cut `log.csv` back to its epoch: a kill may have come between the two.
 
     Args:
-        run: an interrupted or finished one.
-        epochs: how many it should have in all.
-        patience: epochs without improvement until it stops; with more than before, a run that has stopped continues.
+        config: resume, epochs, patience. With more patience than before, a run that has stopped continues.
 
     Returns:
-        What `last.pt` holds.
+        What `last.pt` holds; None for a new run.
 
     Raises:
         UserError: there is no such file: the run ended before its first epoch did; or it cannot be read; or it has
             stopped early and more epochs are asked for, but no more patience.
     """
+    if not config.resume:
+        return None
+    run = Run(config.resume)
     for file in (run.last, run.best):
         if not file.is_file():
             raise UserError(
@@ -114,15 +119,17 @@ def load_state(run: Run, epochs: int, patience: int = 0) -> dict[str, Any]:
         with open(run.log, newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
         wait, done = state["stop"]["wait"], state["epoch"]
-        state["stopped"] = state["stopped"] and wait >= patience
+        state["stopped"] = state["stopped"] and wait >= config.patience
         state["schedule"].pop("patience", None)  # of the plateau: it follows --patience, which may be larger now
     except Exception as error:
         raise UserError(f"{run.folder} cannot be resumed ({brief(error)})") from error
-    if state["stopped"] and epochs > state["epochs"]:
+    if state["stopped"] and config.epochs > state["epochs"]:
         raise UserError(
-            f"--epochs {epochs}: this run has stopped early, after epoch {done}, and would not continue; "
+            f"--epochs {config.epochs}: this run has stopped early, after epoch {done}, and would not continue; "
             f"add a larger --patience, such as --patience {2 * wait}"
         )
+    if state["stopped"]:
+        logger.info("This run has stopped early, after epoch %d; a larger --patience continues it.", done)
     if rank() == 0:
         with replacing(run.log) as file:
             csv.writer(file).writerows([header, *rows[:done]])

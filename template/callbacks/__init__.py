@@ -67,16 +67,6 @@ def get_trackers(names: Sequence[str], run: Run, env_file: Path, val_dl: DataLoa
             tracker.end()
 
 
-def check_trackers(names: tuple[str, ...]) -> None:
-    """Refuses unknown names. `none` and `csv` stand for no tracker: log.csv is written in any case.
-
-    Raises:
-        UserError: offers the closest name.
-    """
-    for name in names:
-        lookup(name, {**TRACKERS, "none": None, "csv": None}, "tracker")
-
-
 def get_callbacks(
     config: Config, network: Classifier, run: Run, trackers: list[Guarded], state: dict[str, Any] | None
 ) -> list[Callback]:
@@ -104,4 +94,4 @@ def get_callbacks(
     return [*training, Log(run, append=state is not None), schedule, best, stop, *trackers, Progress(stop), keeper]
 
 
-__all__ = ["TRACKERS", "check_trackers", "get_callbacks", "get_trackers", "load_state"]
+__all__ = ["TRACKERS", "get_callbacks", "get_trackers", "load_state"]

@@ -22,13 +22,15 @@ def versions(*packages: str) -> dict[str, str | None]:
     return found
 
 
-def keep_freed_memory() -> None:
-    """Tells the C library of Linux not to give freed memory back to the system.
+def keep_freed_memory(device: "torch.device") -> None:
+    """Tell the C library of Linux not to give freed memory back to the system, where the device is the CPU.
 
     A network on a CPU takes and frees some hundred megabytes in each layer, and the system clears every page before it
     gives it out again. Kept, they need not be cleared: training a resnet50 at batch 32 took 0.66 of the time, with a
     fifth more memory.
     """
+    if device.type != "cpu":
+        return
     with suppress(OSError, TypeError, AttributeError):  # other systems have no such function
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(-4, 0)  # M_MMAP_MAX: no piece of memory, however large, is the system's own

@@ -160,6 +160,41 @@ def data_folder(config: Config, project: Project) -> Path:
     return config.data_dir or project.data_dir
 
 
+def load_data(config: Config, project: Project) -> Data:
+    """Read the data set that the options ask for; a resumed run gets the split that it had.
+
+    Args:
+        config: with `dataset`, see `choose_dataset`.
+        project: its folders.
+
+    Raises:
+        UserError: as `get_data` does.
+    """
+    run = Run(config.resume) if config.resume else None
+    folder = data_folder(config, project)
+    data = get_data(config.dataset, folder, config.split, config.split_seed, run, config.fold)
+    logger.info("%s: %s", config.dataset, data)
+    return data
+
+
+def get_loaders(config: Config, data: Data, weights: Sequence[float] | None = None) -> DataLoaders:
+    """Return the loaders that the options ask for.
+
+    Args:
+        config: resolved.
+        data: images and labels.
+        weights: how often each training image is drawn, relative to the others; default: each once an epoch.
+    """
+    return make_loaders(
+        data,
+        *get_transforms(config.image_size, config.augmentation, config.resize),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        weights=weights,
+        num_workers=config.num_workers,
+    )
+
+
 def data_of(run: Run, config: Config, project: Project, data_dir: Path | None) -> Data:
     """The images of a finished run, dealt out as they were then.
 
@@ -189,8 +224,10 @@ __all__ = [
     "describe_split",
     "get_data",
     "get_dataloaders",
+    "get_loaders",
     "get_transforms",
     "is_there",
+    "load_data",
     "make_loader",
     "make_loaders",
     "train_transform",

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset, Subset
 from torchvision.transforms import v2
 
+from config import Config
 from core.environment import versions
 from core.errors import UserError
 from core.files import replacing
@@ -18,7 +19,7 @@ from data import image_io
 from data.duplicates import digest, sources_of
 from data.image_dataset import read_item
 from data.splits import Data, labels
-from data.transformation import Transform
+from data.transformation import Transform, get_transforms
 
 SPARE = 2**30  # bytes of the disk that are left to others
 
@@ -65,27 +66,31 @@ def save_pixels(path: Path, pixels: np.ndarray) -> None:
                 np.save(file, pixels)
 
 
-def cache_images(data: Data, train_transform: Transform, val_transform: Transform, cache_dir: Path) -> Data:
+def cache_images(config: Config, data: Data, cache_dir: Path) -> Data:
     """Return the same data, whose images for training and validation are decoded and scaled once.
 
-    They are in `pictures/` below the cache. An image is known by its file, size and time, so one that has changed is
-    read again.
-
     Args:
+        config: image_size, augmentation and resize decide what the images go through.
         data: before any transform.
-        train_transform, val_transform: that the images will go through.
         cache_dir: of the project.
 
     Raises:
-        UserError: nobody knows when an image of this data set changes; or a transform does not begin by scaling.
+        UserError: as `cache_part` does.
     """
+    train_transform, val_transform = get_transforms(config.image_size, config.augmentation, config.resize)
     train = cache_part(data.train, train_transform, cache_dir)
     val = cache_part(data.val, val_transform, cache_dir)
     return replace(data, train=train, val=val)
 
 
 def cache_part(dataset: Dataset, transform: Transform, cache_dir: Path) -> CachedImages:
-    """Wrap one part of the data, see `cache_images`."""
+    """Wrap one part of the data, whose images will be in `pictures/` below the cache.
+
+    An image is known by its file, size and time, so one that has changed is read again.
+
+    Raises:
+        UserError: nobody knows when an image of this data set changes; or the transform does not begin by scaling.
+    """
     steps = getattr(transform, "transforms", [])[:2]
     expected = [v2.PILToTensor, v2.Resize]
     if len(steps) < 2 or not all(map(isinstance, steps, expected)):

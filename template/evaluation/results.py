@@ -7,36 +7,38 @@ from typing import Any
 
 import torch
 from poutyne import Model
-from torch.utils.data import DataLoader
 
+from config import Config
 from core.files import write_json
 from core.processes import rank
 from core.stopwatch import Stopwatch
+from data import DataLoaders
 from data.check import Findings
 from evaluation import plots
 from evaluation.calibration import Calibration, calibrate
 from evaluation.report import write_page
-from evaluation.scoring import MONITOR, Loss, best_epoch, best_thresholds, predict, read_log, score, write_predictions
+from evaluation.scoring import MONITOR, best_epoch, best_thresholds, predict, read_log, score, write_predictions
+from losses import get_loss
 from models import summarize
 from Project import Run
 
 logger = logging.getLogger(__name__)
 
 
-def write_start(
-    run: Run, network: torch.nn.Module, train_dl: DataLoader, val_dl: DataLoader, image_size: int, findings: Findings
-) -> None:
-    """Shows what will be trained on what, before it is: train_batch.png, val_batch.png, model.txt and check.json.
+def write_start(run: Run, network: torch.nn.Module, loaders: DataLoaders, image_size: int, findings: Findings) -> None:
+    """Show what will be trained on what, before it is: train_batch.png, val_batch.png, model.txt and check.json.
 
     Args:
-        run: its folder gets them.
+        run: its folder gets them, from one process.
         network: that will be trained.
-        train_dl, val_dl: the loaders.
-        image_size: side of the pictures, in pixels.
+        loaders: of training and validation.
+        image_size: side of the images, in pixels.
         findings: of the check of the data.
     """
+    if rank() > 0:
+        return
     write_json(run.check, asdict(findings))
-    for name, dl in ("train_batch.png", train_dl), ("val_batch.png", val_dl):
+    for name, dl in ("train_batch.png", loaders.train), ("val_batch.png", loaders.val):
         plots.batch_grid(dl).savefig(run / name, bbox_inches="tight")
     summary = summarize(network, image_size)
     (run / "model.txt").write_text(summary, encoding="utf-8")
@@ -46,29 +48,27 @@ def write_start(
 def write_report(
     run: Run,
     model: Model,
-    loss: Loss,
-    risk: float,
-    val_dl: DataLoader,
-    test_dl: DataLoader,
+    config: Config,
+    loaders: DataLoaders,
     trackers: Sequence[Any],
     stopwatch: Stopwatch,
     first_epoch: int,
 ) -> None:
-    """Scores the best weights and writes the final figures, the predictions, the pictures and the page.
+    """Score the best weights and write the final metrics, the predictions, the plots and the page.
 
     Args:
         run: its folder gets metrics.json, predictions.csv, curves.png, confusion_matrix.png and report.html; and
             calibration.json, or thresholds.json where an image can have several classes; and times.json.
         model: with the best weights.
-        loss: takes logits and labels.
-        risk: the share of all images that predict.py may answer wrongly.
-        val_dl, test_dl: the parts to score.
-        trackers: get the figures too.
+        config: loss, and risk: the share of all images that predict.py may answer wrongly.
+        loaders: of validation and test set, which are scored.
+        trackers: get the metrics too.
         stopwatch: of the command, with a lap "training" behind it.
         first_epoch: that this command trained; the epochs before are not part of its time.
     """
+    loss, test_dl = get_loss(config.loss), loaders.test
     log, classes = read_log(run), test_dl.dataset.classes
-    of_val, of_test = predict(model, val_dl), predict(model, test_dl)
+    of_val, of_test = predict(model, loaders.val), predict(model, test_dl)
     if rank() > 0:
         return
     thresholds, calibration = None, Calibration()
@@ -76,7 +76,7 @@ def write_report(
         thresholds = best_thresholds(*of_val, classes)
         write_json(run.thresholds, thresholds)
     else:
-        calibration = calibrate(*of_val, risk)
+        calibration = calibrate(*of_val, config.risk)
         write_json(run.calibration, asdict(calibration))
     val, test = (score(*predicted, loss, thresholds, calibration.temperature) for predicted in (of_val, of_test))
     best = best_epoch(log)

@@ -10,10 +10,9 @@ from functools import partial
 
 import torch
 import torchmetrics.classification as tm
-from torchmetrics import Metric
 from torchmetrics.wrappers import LambdaInputTransformer
 
-from core.errors import UserError
+from core.errors import UserError, lookup
 
 
 def by_name(name: str, n_classes: int, multilabel: bool, **settings: object) -> tm.MulticlassAccuracy:
@@ -44,15 +43,23 @@ METRICS: dict[str, Callable[[int, bool], tm.MulticlassAccuracy]] = {
 }
 
 
-def get_metrics(names: Sequence[str], n_classes: int, multilabel: bool) -> list[tuple[str, Metric]]:
-    """Return metrics with their names, as Poutyne takes them; of soft labels they count what `hard_labels` says.
+def get_metrics(names: Sequence[str], n_classes: int, multilabel: bool) -> dict[str, list]:
+    """Return what Poutyne's Model takes: accuracy, and the metrics of these names. Soft labels are hardened for them.
+
+    Args:
+        names: keys of `METRICS`.
+        n_classes: number of classes.
+        multilabel: whether an image can have several.
 
     Raises:
-        UserError: a metric is not for this number of classes.
+        UserError: there is no such metric, or it is not made for such data.
     """
     harden = partial(hard_labels, multilabel=multilabel)
-    metrics = {name: METRICS[name](n_classes, multilabel) for name in names}
-    return [(name, LambdaInputTransformer(metric, transform_target=harden)) for name, metric in metrics.items()]
+    chosen = []
+    for name in names:
+        metric = lookup(name, METRICS, "metric")(n_classes, multilabel)
+        chosen.append((name, LambdaInputTransformer(metric, transform_target=harden)))
+    return {"batch_metrics": [accuracy(multilabel)], "epoch_metrics": chosen}
 
 
 def hard_labels(labels: torch.Tensor, multilabel: bool) -> torch.Tensor:

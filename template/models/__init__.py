@@ -6,7 +6,6 @@ it best. Building one never changes another, and nothing is downloaded before th
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +13,9 @@ import torch
 import torchvision
 
 from config import Config
-from core.environment import use_bf16
 from core.errors import UserError, brief, lookup
 from core.files import read_json
-from core.processes import one_first
+from core.processes import one_first, rank, synchronize
 from models.classifier import Classifier, Normalize, WeightsError, load_weights
 from models.MyCNN import MyCNN
 from models.MyMobileNet import my_mobilenet
@@ -70,11 +68,14 @@ def get_model(name: str, n_classes: int, weights: str | Path | None = None) -> C
     """
     build = builder(name)
     if weights is None:
-        return build(n_classes)
+        network = build(n_classes)
+        network.weights = "imagenet" if network.frozen else "none"
+        return network
     network = build(n_classes, pretrained=weights == "imagenet")
+    network.weights = str(weights)
     if weights not in ("imagenet", "none"):
-        network.new = load_weights(network, Path(weights))
-        if network.new:
+        network.missing_keys = load_weights(network, Path(weights))
+        if network.missing_keys:
             logger.warning("not all of the backbone is in %s, so it is not frozen by itself", weights)
         else:
             network.freeze()
@@ -85,25 +86,21 @@ def build_network(
     config: Config,
     n_classes: int,
     statistics: tuple[Sequence[float], Sequence[float]],
-    device: torch.device,
     resumed: dict[str, torch.Tensor] | None = None,
-) -> tuple[Classifier, Config]:
-    """The network that the options ask for.
+) -> Classifier:
+    """Build the network that the options ask for.
 
-    The demo must run anywhere: where ImageNet weights cannot be had and nobody asked for them, it trains from scratch.
+    The demo must run anywhere: where ImageNet weights are not available and nobody asked for them, it trains from
+    scratch.
 
     Args:
-        config: model, weights, freeze, normalize, bf16, dataset.
+        config: model, weights, freeze, normalize, dataset.
         n_classes: number of classes.
-        statistics: mean and standard deviation of each channel of the training pictures, from 0 to 1.
-        device: that it will run on.
+        statistics: mean and standard deviation of each channel of the training images, from 0 to 1.
         resumed: weights of an interrupted run, taken instead of those that the options name.
 
-    Returns:
-        The network, and the config with weights and freeze filled in.
-
     Raises:
-        UserError: as `get_model` does; or it cannot be frozen or computed as asked.
+        UserError: as `get_model` does; or it cannot be frozen as asked.
     """
     try:
         with one_first():  # weights are downloaded once on each machine
@@ -120,20 +117,40 @@ def build_network(
             raise
         logger.info("%s; the demo trains from scratch", str(error).partition(";")[0])
         network = get_model(config.model, n_classes, "none")
-    weights = config.weights or ("imagenet" if network.frozen else "none")
-    freeze = config.freeze if config.freeze is not None else "all" if network.frozen else "none"
-    if weights == "none" and freeze not in ("none", 0):
-        raise UserError(f"--freeze {freeze}: without weights nothing has been learnt that could be kept")
-    network.freeze(freeze if isinstance(freeze, int) else {"all": None, "none": 0}[freeze])
-    for name, p in network.named_parameters():
-        if name in network.new and not p.requires_grad:
-            raise UserError(f"--freeze {freeze}: {name} is not in {weights}, so it has to train; freeze less")
+    if config.freeze is not None:
+        freeze(network, config.freeze, config.weights or network.weights)
     if config.unfreeze_at and not network.n_frozen:
         raise UserError(f"--unfreeze-at {config.unfreeze_at}: nothing is frozen; it needs weights, or --freeze")
-    network.bf16 = use_bf16(config.bf16, network.frozen and config.unfreeze_at is None, device)
     if config.normalize != "imagenet":
         network.normalize = Normalize(*(statistics if config.normalize == "data" else ((0, 0, 0), (1, 1, 1))))
-    return network, replace(config, weights=weights, freeze=freeze)
+    return network
+
+
+def freeze(network: Classifier, how_much: str | int, weights: str) -> None:
+    """Freeze all of the backbone, none of it, or its first stages.
+
+    Args:
+        network: changed in place.
+        how_much: "all", "none" or the number of stages.
+        weights: that it started from.
+
+    Raises:
+        UserError: what would be frozen has not been trained, or there are fewer stages.
+    """
+    if weights == "none" and how_much not in ("none", 0):
+        raise UserError(f"--freeze {how_much}: without weights nothing has been learnt that could be kept")
+    network.freeze(how_much if isinstance(how_much, int) else {"all": None, "none": 0}[how_much])
+    for name, p in network.named_parameters():
+        if name in network.missing_keys and not p.requires_grad:
+            raise UserError(f"--freeze {how_much}: {name} is not in {weights}, so it has to train; freeze less")
+
+
+def load_best(network: Classifier, run: Run) -> None:
+    """Give a network the weights of the best epoch of a run, in all processes."""
+    if rank() == 0:
+        device = network.normalize.mean.device
+        network.load_state_dict(torch.load(run.best, map_location=device, weights_only=True))
+    synchronize(network)
 
 
 def load_network(run: Run) -> Classifier:
@@ -161,6 +178,7 @@ __all__ = [
     "MyCNN",
     "build_network",
     "get_model",
+    "load_best",
     "load_network",
     "resnet18",
     "suited_size",

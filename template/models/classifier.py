@@ -66,8 +66,9 @@ class Classifier(nn.Module):
         self.head = nn.Linear(n_features, n_classes)
         self.n_features = n_features
         self.n_frozen = 0
-        self.new: list[str] = []  # what a file of weights did not hold of the backbone
-        self.bf16 = False  # whether the backbone computes in half the precision
+        self.weights = "none"  # that it started from
+        self.missing_keys: list[str] = []  # what a file of weights did not hold of the backbone
+        self.bf16 = False
         self.to(memory_format=torch.channels_last)  # measured on a CPU: a frozen resnet18 is a third faster so
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -80,14 +81,19 @@ class Classifier(nn.Module):
 
         Args:
             images: (N, 3, H, W) of uint8.
-            bf16: whether to compute in bfloat16 (default: as the training does).
+            bf16: whether to compute in bfloat16; default: in train mode, where `use_bf16` said so.
 
         Returns:
             (N, n_features) of float32 or bfloat16.
         """
         images = self.normalize(images)
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16 if bf16 is None else bf16):
+        bf16 = self.bf16 and self.training if bf16 is None else bf16
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
             return self.backbone(images)
+
+    def use_bf16(self, on: bool) -> None:
+        """Let the backbone compute in bfloat16 while it trains; scores are always computed in full precision."""
+        self.bf16 = on
 
     @property
     def frozen(self) -> bool:

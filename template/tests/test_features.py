@@ -30,7 +30,7 @@ from models import MODELS
 from models.classifier import Classifier
 from Project import Project, Run
 from training import feature_cache as features
-from training.feature_cache import cache_features, choose_views, fingerprint
+from training.feature_cache import cached_loader, choose_views, fingerprint
 
 
 def network_of(n_classes: int, pretrained: bool = True) -> Classifier:
@@ -74,7 +74,7 @@ def kept(photos, tmp_path):
         data = get_data("imagefolder", folder)
         train_dl, val_dl, _ = make_loaders(data, *get_transforms(32), batch_size=8, num_workers=0)
         loader, views = (train_dl, views) if part == "train" else (val_dl, 0)
-        return cache_features(network or network_of(2), loader, tmp_path / "cache", views, seed)
+        return cached_loader(network or network_of(2), loader, tmp_path / "cache", views, seed)
 
     call.folder = folder
     return call
@@ -204,7 +204,7 @@ def test_an_own_data_set_is_computed_each_time(tmp_path, computed, monkeypatch):
     for colour in ("red", "blue"):
         Mine.colour = colour
         loader = make_loaders(data, *get_transforms(32), batch_size=8, num_workers=0).val
-        found = cache_features(network_of(2), loader, tmp_path / "cache")
+        found = cached_loader(network_of(2), loader, tmp_path / "cache")
         with torch.no_grad():
             expected = network_of(2).eval().features(next(iter(loader))[0])
         assert torch.allclose(next(iter(found))[0].float(), expected, atol=2e-3)
@@ -234,7 +234,7 @@ def test_features_beyond_float16_are_refused(kept):
     ],
 )
 def test_how_many_views_by_default(options, frozen, views):
-    assert choose_views(Config(**options), network_of(2, frozen)).views == views
+    assert choose_views(Config(**options), network_of(2, frozen)) == views
 
 
 def test_views_that_cannot_be_kept_are_refused(train):

@@ -10,9 +10,10 @@ from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
+from config import Config
 from core.errors import UserError
-from data import Data, get_data, get_transforms, make_loaders
-from data.image_cache import cache_images
+from data import get_data, get_loaders, get_transforms
+from data.image_cache import cache_images, cache_part
 from data.image_io import read_image
 from data.transformation import RESIZES
 
@@ -38,9 +39,8 @@ def loaders(photos, tmp_path):
 
     def call(**options):
         found = get_data("imagefolder", folder)
-        transforms = get_transforms(32, "photographs")
-        found = cache_images(found, *transforms, tmp_path / "cache")
-        train_dl, val_dl, _ = make_loaders(found, *transforms, num_workers=0, **options)
+        config = Config(image_size=32, augmentation="photographs", num_workers=0, **options)
+        train_dl, val_dl, _ = get_loaders(config, cache_images(config, found, tmp_path / "cache"))
         return train_dl, val_dl
 
     call.folder = folder
@@ -65,10 +65,11 @@ def test_the_views_are_the_same_however_an_image_becomes_a_square(resize, tmp_pa
         Image.effect_noise(size, 60).convert("RGB").save(file)
 
     def views(keep: bool) -> list[torch.Tensor]:
-        data, transforms = get_data("imagefolder", tmp_path), get_transforms(32, resize=resize)
+        config = Config(image_size=32, augmentation="photographs", resize=resize, num_workers=0)
+        data = get_data("imagefolder", tmp_path)
         if keep:
-            data = cache_images(data, *transforms, tmp_path / "cache")
-        train_dl, val_dl, _ = make_loaders(data, *transforms, num_workers=0)
+            data = cache_images(config, data, tmp_path / "cache")
+        train_dl, val_dl, _ = get_loaders(config, data)
         return [images for dl in (train_dl, val_dl) for images, _ in dl]
 
     plain = views(keep=False)
@@ -126,10 +127,9 @@ def test_what_cannot_be_known_is_refused(photos, tmp_path):
         def __len__(self) -> int:
             return 2
 
-    transforms = get_transforms(32)
-    data = Data(Own(), Own(), Own(), ["a", "b"])
+    _, val = get_transforms(32)
     with pytest.raises(UserError, match="may change"):
-        cache_images(data, *transforms, tmp_path)
+        cache_part(Own(), val, tmp_path)
     own = v2.Compose([v2.RandomCrop(32), v2.PILToTensor()])
     with pytest.raises(UserError, match="begin with"):
-        cache_images(data, own, own, tmp_path)
+        cache_part(Own(), own, tmp_path)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from config import Config
 from core.errors import UserError
+from data import DataLoaders
 from losses import get_loss
 from metrics import accuracy, get_metrics
 from models import MyCNN
@@ -18,6 +19,7 @@ from training.mixup import mix_batches
 
 CPU = torch.device("cpu")
 LOADER = DataLoader([(torch.zeros(3, 8, 8, dtype=torch.uint8), 0)] * 4, batch_size=2)
+LOADERS = DataLoaders(LOADER, LOADER, LOADER, ["a", "b", "c"])
 
 
 def picky(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -31,8 +33,9 @@ def test_images_and_labels_are_mixed_alike(how, labels):
     torch.manual_seed(0)
     images = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 3, 8, 8)
     loader = DataLoader(list(zip(images, labels, strict=True)), batch_size=6)
-    mixed = mix_batches(how, loader, get_loss("cross_entropy"), 3, CPU)
-    ((batch, soft),) = mixed
+    mixed = mix_batches(how, DataLoaders(loader, loader, loader, list("abc")), get_loss("cross_entropy"), CPU)
+    assert mixed.val is mixed.test is loader
+    ((batch, soft),) = mixed.train
     values = batch.mean(dim=(1, 2, 3))
     share = values[1].item()  # of its own: the neighbour is 0
     assert 0 < share < 1
@@ -47,9 +50,9 @@ def test_images_and_labels_are_mixed_alike(how, labels):
 def test_metrics_count_the_class_with_the_larger_share():
     logits = torch.eye(3) * 9 - 4
     soft = torch.tensor([[0.6, 0.4, 0.0], [0.0, 0.3, 0.7], [0.0, 0.1, 0.9]])
-    for name, metric in [accuracy(False), *get_metrics(["precision"], 3, False)]:
+    for name, metric in [accuracy(False), *get_metrics(["precision"], 3, False)["epoch_metrics"]]:
         assert metric(logits, soft) == metric(logits, torch.tensor([0, 2, 2])), name
-    for name, metric in [accuracy(True), *get_metrics(["precision"], 3, True)]:
+    for name, metric in [accuracy(True), *get_metrics(["precision"], 3, True)["epoch_metrics"]]:
         assert metric(logits, soft) == metric(logits, torch.tensor([[1, 0, 0], [0, 0, 1], [0, 0, 1]])), name
 
 
@@ -72,22 +75,22 @@ def test_the_log_knows_mixed_batches_and_the_run_shows_them(train, monkeypatch):
 
 
 def test_weights_of_classes_and_mixing_go_together():
-    mix_batches("mixup", LOADER, get_loss("cross_entropy", [1.0, 2.0, 3.0], "meta"), 3, torch.device("meta"))
+    mix_batches("mixup", LOADERS, get_loss("cross_entropy", [1.0, 2.0, 3.0], "meta"), torch.device("meta"))
     with pytest.raises(UserError, match="takes probabilities"):
-        mix_batches("mixup", LOADER, picky, 3, CPU)
+        mix_batches("mixup", LOADERS, picky, CPU)
 
 
 def test_none_mixes_nothing_and_an_unknown_way_is_refused():
     loss = nn.functional.cross_entropy
-    assert mix_batches("none", LOADER, loss, 2, CPU) is LOADER
+    assert mix_batches("none", LOADERS, loss, CPU) is LOADERS
     with pytest.raises(UserError, match="way to mix"):
-        mix_batches("mixdown", LOADER, loss, 2, CPU)
+        mix_batches("mixdown", LOADERS, loss, CPU)
 
 
 @pytest.mark.parametrize("how", ["mixup", "cutmix"])
 def test_features_that_are_kept_and_mixing_exclude_each_other(how):
     features = pytest.importorskip("training.feature_cache")
     frozen = MyCNN(2, width=8).freeze()
-    assert features.choose_views(Config(mix=how), frozen).views == "fresh"
+    assert features.choose_views(Config(mix=how), frozen) == "fresh"
     with pytest.raises(UserError, match=f"--views 2: --mix {how} needs"):
         features.choose_views(Config(mix=how, views=2), frozen)

@@ -409,17 +409,19 @@ def test_metrics_by_name(train):
 
 def test_half_the_precision_where_the_device_is_fast_at_it(monkeypatch):
     from core.environment import use_bf16
-    from training.preflight import check_compile
+    from training.preflight import check_options
 
     seen = []
     network = MyCNN(2, width=8).eval()
     network.backbone.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     plain = network(images)
-    network.bf16 = True
-    half = network(images)
+    network.use_bf16(True)
+    half = network.head(network.features(images, bf16=True).float())
     assert (half.dtype, torch.allclose(half, plain, atol=0.05)) == (torch.float32, True)
-    assert seen[0] == torch.float32
+    assert torch.equal(network(images), plain)  # scores are computed in full precision
+    network.train()(images)
+    assert seen == [torch.float32, torch.bfloat16, torch.float32, torch.bfloat16]
     for fast in (True, False):
         monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda fast=fast: fast)
         monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
@@ -434,7 +436,7 @@ def test_half_the_precision_where_the_device_is_fast_at_it(monkeypatch):
                 use_bf16("on", False, cpu)
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(UserError, match=r"--compile needs a C\+\+ compiler"):
-        check_compile(torch.device("cpu"))
+        check_options(Config(compile=True, bf16="off"), torch.device("cpu"), ["comet"])
 
 
 def test_callbacks_follow_the_options(tmp_path):

@@ -46,7 +46,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_best_weights(train,
         train(loss="spoiled", run_name="r", epochs=4)
     run = Run(project.checkpoint_dir / "r")
     assert epochs_in(run) == ["1"]
-    assert load_state(run, 4)["epoch"] == 1
+    assert load_state(Config(resume=run.folder, epochs=4))["epoch"] == 1
     assert all(torch.isfinite(value).all() for value in load_network(run).state_dict().values())
 
 
@@ -69,7 +69,7 @@ def test_a_full_disk_is_one_line_and_the_last_good_state_stays(train, project, m
     assert "make room" in error
     run = Run(project.checkpoint_dir / "r")
     assert sum(path.stat().st_size for path in run.folder.glob("*.tmp")) == 0
-    assert load_state(run, 5)["epoch"] == 2
+    assert load_state(Config(resume=run.folder, epochs=5))["epoch"] == 2
     load_network(run)
     monkeypatch.setattr(SaveState, "on_epoch_begin", begin)
     main_script.main(parse_config(["--resume", str(run.folder)]), project)

@@ -13,9 +13,8 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ from core.progress import progress_bar
 from core.rng import seeded
 from data import image_io as images
 from data.duplicates import digest, sources_of
-from data.loaders import TransformedDataset, make_loader
+from data.loaders import DataLoaders, TransformedDataset, make_loader
 from data.splits import file_names, flatten_dataset, labels
 from models import Classifier
 
@@ -40,22 +39,24 @@ PACKAGES = ("torch", "torchvision", "timm", "imaug", "opencv-python-headless", "
 logger = logging.getLogger(__name__)
 
 
-def choose_views(config: Config, network: Classifier) -> Config:
-    """Fill in the number of cached views where it was not given.
+def choose_views(config: Config, network: Classifier) -> int | Literal["fresh"]:
+    """Return the number of cached views, or "fresh".
 
     Raises:
         UserError: views are to be cached although the backbone trains, or images are mixed.
     """
-    views, reason = config.views, None
+    reason = None
     if not network.frozen:
         reason = "the backbone trains"
     elif config.mix != "none":
         reason = f"--mix {config.mix} needs the images themselves"
-    if reason and views not in (None, "fresh"):
-        raise UserError(f"--views {views}: {reason}; leave it out")
-    if views is None:
-        views = "fresh" if reason else 1 if config.augmentation == "none" else min(VIEWS, config.epochs)
-    return replace(config, views=views)
+    if reason and config.views not in (None, "fresh"):
+        raise UserError(f"--views {config.views}: {reason}; leave it out")
+    if config.views is not None:
+        return config.views
+    if reason:
+        return "fresh"
+    return 1 if config.augmentation == "none" else min(VIEWS, config.epochs)
 
 
 class FeatureLoader:
@@ -148,6 +149,25 @@ def record_type(n_features: int) -> np.dtype:
 
 
 def cache_features(
+    config: Config, network: Classifier, loaders: DataLoaders, cache_dir: Path
+) -> tuple[Iterable, Iterable]:
+    """Return what the network trains on and validates on: features where its backbone is frozen, else images.
+
+    Args:
+        config: views, seed.
+        network: on its device.
+        loaders: of images.
+        cache_dir: the features are in `features/` below it.
+    """
+    train, val, _ = loaders
+    if network.frozen:
+        val = cached_loader(network, val, cache_dir)
+    if config.views != "fresh":
+        train = cached_loader(network, train, cache_dir, config.views, config.seed)
+    return train, val
+
+
+def cached_loader(
     network: Classifier, loader: DataLoader, cache_dir: Path, views: int = 0, seed: int = 0
 ) -> FeatureLoader:
     """Compute the features of a loader's images that are not in the cache yet, with a progress bar.

@@ -9,21 +9,9 @@ import torch
 from poutyne import Callback, Model
 from torch.utils.data import DataLoader
 
-from core.errors import UserError
-from core.processes import world
 from evaluation import plots
 
 logger = logging.getLogger(__name__)
-
-
-def check_find_lr(asked: bool) -> None:
-    """Refuses it where several processes train.
-
-    Raises:
-        UserError: says what to do instead.
-    """
-    if asked and world() > 1:
-        raise UserError("--find-lr works in one process: find the rate without torchrun, then train with it")
 
 
 class RisingRate(Callback):

@@ -1,6 +1,7 @@
 """MixUp and CutMix, by torchvision: each image of a training batch is mixed with its neighbour."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -8,6 +9,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from core.errors import UserError, lookup
+from data import DataLoaders
 
 MIXES: dict[str, Callable[..., nn.Module]] = {"mixup": v2.MixUp, "cutmix": v2.CutMix}
 
@@ -38,34 +40,28 @@ class MixedLoader:
             yield self.transform(images, labels)
 
 
-def mix_batches(
-    how: str,
-    loader: DataLoader,
-    loss: Callable[..., torch.Tensor],
-    n_classes: int,
-    device: torch.device,
-) -> DataLoader | MixedLoader:
-    """Return a training loader that does what `--mix` asks for.
+def mix_batches(how: str, loaders: DataLoaders, loss: Callable[..., torch.Tensor], device: torch.device) -> DataLoaders:
+    """Return loaders of which the one for training does what `--mix` asks for.
 
     Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018, and Yun et al., "CutMix: Regularization
     Strategy to Train Strong Classifiers with Localizable Features", ICCV 2019.
 
     Args:
         how: "none", "mixup" or "cutmix".
-        loader: of images and labels.
+        loaders: of images and labels.
         loss: will be computed on logits and soft labels, both (N, C) of float.
-        n_classes: number of classes.
         device: to train on.
 
     Raises:
         UserError: there is no such way to mix, or the loss takes no soft labels.
     """
     if how == "none":
-        return loader
+        return loaders
     build = lookup(how, MIXES, "way to mix")
+    n_classes = len(loaders.classes)
     try:
         logits = torch.zeros(2, n_classes, device=device)
         loss(logits, torch.full_like(logits, 1 / n_classes))
     except (RuntimeError, IndexError, TypeError) as error:
         raise UserError("--mix needs a loss that takes probabilities, such as cross_entropy") from error
-    return MixedLoader(loader, build(num_classes=n_classes), device)
+    return replace(loaders, train=MixedLoader(loaders.train, build(num_classes=n_classes), device))

@@ -1,13 +1,71 @@
-"""Whether pictures and network fit together, and whether the device can do what is asked of it."""
+"""Checks before a run exists: names of options, what the device can do, whether images and network fit together."""
 
 import copy
 import shutil
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-from core.errors import UserError, out_of_memory
+from config import Config
+from core.environment import use_bf16
+from core.errors import UserError, lookup, out_of_memory
+from core.processes import world
+from data import Data, DataLoaders
+from data.transformation import AUGMENTATIONS, RESIZES
+from losses import LOSSES, check_loss
+from metrics import METRICS
+from models import Classifier
+from training.optimizers import OPTIMIZERS, SCHEDULES
+
+
+def check_options(config: Config, device: torch.device, trackers: Collection[str]) -> None:
+    """Refuse names that do not exist and what this device cannot do, before any data is read.
+
+    Args:
+        config: as typed.
+        device: that will train.
+        trackers: the valid ones; `none` and `csv` stand for no tracker, since log.csv is written in any case.
+
+    Raises:
+        UserError: says what is valid.
+    """
+    for name in config.trackers:
+        lookup(name, dict.fromkeys([*trackers, "none", "csv"]), "tracker")
+    for name in config.metrics:
+        lookup(name, METRICS, "metric")
+    for name, registry, what in (
+        (config.loss, LOSSES, "loss"),
+        (config.augmentation, AUGMENTATIONS, "augmentation"),
+        (config.resize, RESIZES, "resize"),
+        (config.optimizer, OPTIMIZERS, "optimizer"),
+        (config.schedule, SCHEDULES, "schedule"),
+    ):
+        if name is not None:
+            lookup(name, registry, what)
+    if config.compile and device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "cl"))):
+        raise UserError("--compile needs a C++ compiler on a CPU: apt install g++, or leave it out")
+    if config.find_lr and not config.resume and world() > 1:
+        raise UserError("--find-lr works in one process: find the rate without torchrun, then train with it")
+    use_bf16(config.bf16, False, device)
+
+
+def preflight(config: Config, data: Data, network: Classifier, loaders: DataLoaders) -> None:
+    """Refuse what cannot be trained, before a run exists.
+
+    Args:
+        config: resolved.
+        data: its labels.
+        network: that will train.
+        loaders: of training and validation.
+
+    Raises:
+        UserError: the loss is not made for such labels, or images, batches and network do not fit together.
+    """
+    check_loss(config.loss, len(data.classes), data.multilabel)
+    batch_size = loaders.train.batch_size
+    check_batch(network, loaders.val, smallest=len(loaders.train.sampler) % batch_size or batch_size)
 
 
 def check_batch(network: torch.nn.Module, loader: DataLoader, smallest: int = 2) -> None:
@@ -40,13 +98,3 @@ def check_batch(network: torch.nn.Module, loader: DataLoader, smallest: int = 2)
     expected = (len(images), len(loader.dataset.classes))
     if tuple(logits.shape) != expected:
         raise UserError(f"the network returns {tuple(logits.shape)} for {len(images)} pictures; expected is {expected}")
-
-
-def check_compile(device: torch.device) -> None:
-    """Sees that torch can compile for this device.
-
-    Raises:
-        UserError: a compiler is missing.
-    """
-    if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "cl"))):
-        raise UserError("--compile needs a C++ compiler on a CPU: apt install g++, or leave it out")
