@@ -39,8 +39,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
 
-    from data.image_cache import keep_pictures
-    from data.imagefolder import PhotoFolder
+    from data.image_cache import cache_part
+    from data.imagefolder import class_folders, list_images
     from data.loaders import EpochSampler, make_loader
     from data.transformation import ImgAugTransform, short_side
     from peers import SIZE, original_augmenter, original_transforms
@@ -55,13 +55,13 @@ def main() -> None:
     theirs = ImageFolder(folder, original_transforms()[0])
     augment = ImgAugTransform(original_augmenter())
     transform = v2.Compose([v2.PILToTensor(), v2.Resize(short_side(SIZE)), v2.RandomCrop(SIZE), augment])
-    ours = PhotoFolder(folder)
-    loaders = {"original": DataLoader(theirs, 32, shuffle=True, num_workers=2, persistent_workers=True)}
-    for name in "ours", "kept":
-        sampler = EpochSampler(len(ours), 0)
-        loaders[name] = make_loader(ours, transform, ours.classes, sampler=sampler, num_workers=2)
+    ours = list_images(folder, folder, class_folders(folder))
     cache = tempfile.TemporaryDirectory()
-    keep_pictures(folder.parent, Path(cache.name), loaders["kept"])
+    datasets = {"ours": ours, "kept": cache_part(ours, transform, Path(cache.name))}
+    loaders = {"original": DataLoader(theirs, 32, shuffle=True, num_workers=2, persistent_workers=True)}
+    for name, dataset in datasets.items():
+        sampler = EpochSampler(len(ours), 0)
+        loaders[name] = make_loader(dataset, transform, ours.classes, sampler=sampler, num_workers=2)
     times: dict[str, list[float]] = {name: [] for name in loaders}
     for _ in range(options.rounds + 1):  # the first starts the workers
         for name, loader in loaders.items():

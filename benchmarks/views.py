@@ -65,8 +65,7 @@ def main() -> None:
         network = get_model("resnet18", len(data.classes), "imagenet")
         with tempfile.TemporaryDirectory() as cache:
             kept = [
-                cached_loader(network, loader, data.folder, Path(cache), VIEWS if loader is loaders[0] else 0)
-                for loader in loaders
+                cached_loader(network, loader, Path(cache), VIEWS if loader is loaders[0] else 0) for loader in loaders
             ]
 
             def all_of(loader, view: int) -> torch.Tensor:

@@ -29,14 +29,14 @@ def main(config: Config, project: Project = project) -> Run:
     from data import choose_dataset, describe_split, get_loaders, load_data
     from data.balance import balance
     from data.check import check
-    from data.image_cache import keep_pictures
+    from data.image_cache import cache_images
     from evaluation.results import write_report, write_start
     from losses import get_loss
     from metrics import get_metrics
     from models import build_network, load_best
     from training.feature_cache import cache_features
     from training.lr_finder import find_lr
-    from training.mixup import mix
+    from training.mixup import mix_batches
     from training.optimizers import make_optimizer
     from training.preflight import check_options, preflight
     from training.resolve import resolve
@@ -59,11 +59,11 @@ def main(config: Config, project: Project = project) -> Run:
     network.use_bf16(use_bf16(config.bf16, network.frozen and not config.unfreeze_at, device))
     class_weights, image_weights = balance(config.balance, data)
     loss = get_loss(config.loss, class_weights, device)
-    loss = mix(config.mix, network, loss, len(data.classes))
     metrics = get_metrics(config.metrics, data.task)
-    loaders = get_loaders(config, data, image_weights)
     if config.keep_pictures:
-        keep_pictures(data.folder, project.cache_dir, loaders.train, loaders.val)
+        data = cache_images(config, data, project.cache_dir)
+    loaders = get_loaders(config, data, image_weights)
+    loaders = mix_batches(config.mix, loaders, loss, device)
     preflight(config, data, network, loaders)  # every refusal happens before a run exists
 
     with (
@@ -76,13 +76,13 @@ def main(config: Config, project: Project = project) -> Run:
         optimizer = make_optimizer(config, network)
         model = Model(wrap(network, device), optimizer, loss, epoch_metrics=metrics, device=device)
         stopwatch.lap("start-up")
-        train, val = cache_features(config, network, loaders, data.folder, project.cache_dir)
+        train, val = cache_features(config, network, loaders, project.cache_dir)
         stopwatch.lap("computing features")
         if config.find_lr and not state:
             find_lr(model, train, run / "lr_finder.png")
             stopwatch.lap("find_lr")
         first_epoch = state["epoch"] + 1 if state else 1
-        loaders.train.sampler.epoch = first_epoch
+        loaders.train.sampler.set_epoch(first_epoch)  # drawing a batch and finding a rate count as epochs
         model.fit_generator(
             train,
             val,

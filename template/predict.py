@@ -82,7 +82,7 @@ def main(options: Options) -> None:
 
     from core.task import load_task
     from data import get_transforms
-    from data.image_io import Images
+    from data.image_dataset import UnlabelledImages
     from data.loaders import default_workers
     from evaluation.calibration import load_calibration
     from models import load_network
@@ -97,7 +97,7 @@ def main(options: Options) -> None:
     model = Model(load_network(run), None, None, device=get_device(options.device))
     _, transform = get_transforms(config.image_size, resize=config.resize)
     workers = default_workers(options.num_workers) if len(files) > 64 or options.num_workers else 0
-    loader = DataLoader(Images(files, transform), options.batch_size, num_workers=workers, collate_fn=list)
+    loader = DataLoader(UnlabelledImages(files, transform), options.batch_size, num_workers=workers, collate_fn=list)
 
     broken: list[str] = []
     with ExitStack() as stack:

@@ -149,8 +149,8 @@ MISTAKES = [
         9,
         "class indices of val taken from val's own folders",
         "data/imagefolder.py",
-        "    folders = [PhotoFolder(path, classes=classes) for path in paths]",
-        "    folders = [PhotoFolder(path) for path in paths]",
+        "    datasets = [list_images(path, path.parent, classes) for path in paths]",
+        "    datasets = [list_images(path, path.parent, class_folders(path)) for path in paths]",
         "folders_that_will_not_do",
     ),
     Mistake(

@@ -63,6 +63,16 @@ class Task:
         thresholds = list(self.files["thresholds.json"].values())
         return (probabilities >= probabilities.new_tensor(thresholds)).long()
 
+    def harden(self, labels: torch.Tensor) -> torch.Tensor:
+        """Return the class with the largest share of each image, or all classes with more than half of it.
+
+        Args:
+            labels: soft ones, (N, n_classes) of float; any of int64 are returned as they are.
+        """
+        if not labels.is_floating_point():
+            return labels
+        return (labels > 0.5).long() if self.multilabel else labels.argmax(dim=1)
+
     def encode(self, names: Sequence[str]) -> Label:
         """Return the label of an image with these classes.
 

@@ -57,4 +57,4 @@ def my_dataset(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int
     """All three parts from the one folder; where you have a test set of your own, it takes the place of the None."""
     dataset = MyDataset(Path(data_dir))
     train, val, test = fill_in(dataset, None, None, fractions, seed)
-    return Data(train, val, test, dataset.classes, folder=dataset.data_dir)
+    return Data(train, val, test, dataset.classes)

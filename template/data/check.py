@@ -140,7 +140,7 @@ def look(data: Data, cache_dir: Path, at_once: int | None = None, num_workers: i
     missing = {split: [name for name, n in count.items() if not n] for split, count in counts.items()}
     train = [n for n in counts["train"].values() if n]
 
-    looks = all_looks(ConcatDataset(parts), data.folder, cache_dir, at_once, num_workers)
+    looks = all_looks(ConcatDataset(parts), cache_dir, at_once, num_workers)
     known = [i for i, one in enumerate(looks) if one is not None]
     good = [i for i in known if not looks[i].error]
 

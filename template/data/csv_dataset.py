@@ -4,39 +4,12 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-from PIL import Image
-from torch.utils.data import Dataset
-
 from core.errors import UserError
 from core.task import SEPARATOR, Label, Task, split_names
-from data.image_io import read_image
+from data.image_dataset import ImageDataset
 from data.splits import FRACTIONS, SPLITS, Data, fill_in
 
 SPLIT_NAMES = {**{name: name for name in SPLITS}, "valid": "val", "validation": "val", "training": "train"}
-
-
-class Pictures(Dataset):
-    """Pictures with known labels: a list of files, whatever told what is on them.
-
-    Attributes:
-        files: relative to the data folder.
-        targets: for each the class, or 0 and 1 for each class where a picture can have several.
-        classes: names by label.
-    """
-
-    def __init__(self, data_dir: Path, files: Sequence[str], targets: Sequence[Label], classes: Sequence[str]) -> None:
-        self.data_dir, self.files, self.targets, self.classes = data_dir, list(files), list(targets), list(classes)
-
-    def __len__(self) -> int:
-        """Number of pictures."""
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int | torch.Tensor]:
-        """One picture and its label: an int, or (n_classes,) of int64."""
-        target = self.targets[index]
-        image = read_image(self.data_dir / self.files[index], draft=type(self) is Pictures)
-        return image, target if isinstance(target, int) else torch.tensor(target)
 
 
 def table(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> Data:
@@ -66,13 +39,13 @@ def table(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0)
         raise UserError(f"{what}; at least two are needed")
     task = Task(classes, multilabel)
     train, val, test = (
-        Pictures(path.parent, *encode(parts[part], task), classes) if part in parts else None for part in SPLITS
+        ImageDataset(path.parent, *encode(parts[part], task), classes) if part in parts else None for part in SPLITS
     )
     train, val, test = fill_in(train, val, test, fractions, seed)
-    return Data(train, val, test, classes, multilabel=multilabel, problems=problems, folder=path.parent)
+    return Data(train, val, test, classes, multilabel=multilabel, problems=problems)
 
 
-def read_labelled_table(data_dir: Path, task: Task) -> Pictures:
+def read_labelled_table(data_dir: Path, task: Task) -> ImageDataset:
     """Read all rows of a table, to score a finished network on.
 
     Args:
@@ -93,7 +66,7 @@ def read_labelled_table(data_dir: Path, task: Task) -> Pictures:
     ]
     if problems or not rows:
         raise UserError(problems[0] if problems else f"{path} lists no image")
-    return Pictures(path.parent, *encode(rows, task), task.classes)
+    return ImageDataset(path.parent, *encode(rows, task), task.classes)
 
 
 Row = tuple[str, list[str]]  # a file, and the names of its classes

@@ -18,10 +18,9 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from core.errors import UserError, brief
 from core.progress import progress_bar
-from data.csv_dataset import Pictures
-from data.imagefolder import PhotoFolder
+from data.image_dataset import reads_files
 from data.loaders import default_workers
-from data.splits import leaves
+from data.splits import flatten_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -54,19 +53,12 @@ class Look:
     square: Sequence[float] = (0, 0, 0)
 
 
-def all_looks(
-    dataset: Dataset,
-    folder: Path | None,
-    cache_dir: Path,
-    at_once: int | None,
-    num_workers: int | None,
-) -> list[Look | None]:
+def all_looks(dataset: Dataset, cache_dir: Path, at_once: int | None, num_workers: int | None) -> list[Look | None]:
     """A look at each item: from the cache where the file has not changed since, else at the picture itself.
 
-    Only what is read by `data.images` is known by its file; what a data set of one's own makes of one may change.
+    What a custom data set makes of a file may change, so it is not known by its file.
     """
-    folder = folder and folder.resolve()
-    paths = [path_of(part, i, folder) for part, i in leaves(dataset)]
+    paths = [path_of(part, i) for part, i in flatten_dataset(dataset)]
     stamps = [stamp(path) if path else None for path in paths]
     with closing(open_cache(cache_dir)) as cache:
         known = [path for path in paths if path]
@@ -97,28 +89,21 @@ def all_looks(
     return looks
 
 
-def path_of(dataset: Dataset, i: int, folder: Path | None) -> Path | None:
-    """The file of an item; None unless its picture is what `data.images` reads from it.
+def path_of(dataset: Dataset, i: int) -> Path | None:
+    """Return the file of an item; None unless its image is what `read_image` reads from it.
 
     Args:
-        dataset: neither cut nor joined.
-        i: number of the item.
-        folder: what the names of its files are relative to.
+        dataset: neither a split nor a concatenation of others.
+        i: index of the item.
     """
-    return folder / dataset.files[i] if folder and type(dataset) in (Pictures, PhotoFolder) else None
+    return dataset.folder / dataset.files[i] if reads_files(dataset) else None
 
 
-def sources_of(dataset: Dataset, folder: Path | None) -> list[str | None]:
-    """For each item what changes when its picture does; None where nobody knows.
-
-    Args:
-        dataset: pictures and labels.
-        folder: of the data set, see `Data`.
-    """
+def sources_of(dataset: Dataset) -> list[str | None]:
+    """Return for each item what changes when its image does; None where nobody knows."""
     found: list[str | None] = []
-    folder = folder and folder.resolve()
-    for part, i in leaves(dataset):
-        path, origin = path_of(part, i, folder), getattr(part, "unchanging_origin", None)
+    for part, i in flatten_dataset(dataset):
+        path, origin = path_of(part, i), getattr(part, "unchanging_origin", None)
         found.append(f"{origin} {part.files[i]}" if origin else f"{path} {stamp(path)}" if path else None)
     return found
 

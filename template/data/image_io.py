@@ -2,15 +2,12 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
-from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import Resize, v2
 
@@ -18,8 +15,7 @@ from core.errors import UserError, brief
 
 logger = logging.getLogger(__name__)
 
-# The short and the long side in pixels, see `no_larger_than_needed`.
-needed_sides = ContextVar[tuple[int, int] | None]("needed_sides", default=None)
+Sides = tuple[int, int]  # the short and the long side, in pixels
 
 
 def is_image(path: str | Path) -> bool:
@@ -60,49 +56,47 @@ def images_in(folder: str | Path) -> Iterator[str]:
         yield from (os.path.join(top, name) for name in names if is_image(name))
 
 
-@contextmanager
-def no_larger_than_needed(transform: Callable[[Image.Image], Any]) -> Iterator[None]:
-    """Within this context `read_image(draft=True)` decodes large JPEGs at half, a quarter or an eighth of their size.
+def needed_sides(transform: Callable[[Image.Image], Any]) -> Sides | None:
+    """Return how large an image has to be for a transform, so that large JPEGs need not be decoded whole.
 
-    That is several times faster. It is never below twice the size that the transform scales them to, and only if it
-    begins with that. On photographs of 3 and 12 megapixels what comes out differed by 5 of 255 at most (54 dB).
+    Decoding at half, a quarter or an eighth of the size is several times faster. Twice the size that the transform
+    scales to is enough: on photographs of 3 and 12 megapixels what comes out differed by 5 of 255 at most (54 dB).
 
     Args:
-        transform: what the picture will go through.
+        transform: what the image will go through.
+
+    Returns:
+        The short and the long side in pixels; None if the transform does not begin by resizing.
     """
     steps = getattr(transform, "transforms", [transform])
     first = next((step for step in steps if not isinstance(step, (v2.PILToTensor, v2.ToImage))), None)
-    sides = None
-    if isinstance(first, (v2.Resize, Resize)):
-        side = 2 * int(np.max(first.size or first.max_size))
-        sides = (side if first.size else 1, side)  # without a size it is the long side alone that is scaled to max_size
-    before = needed_sides.set(sides)
-    try:
-        yield
-    finally:
-        needed_sides.reset(before)
+    if not isinstance(first, (v2.Resize, Resize)):
+        return None
+    if not first.size:  # the long side alone is scaled, to max_size
+        return 1, 2 * first.max_size
+    side = 2 * int(np.max(first.size))
+    return side, side
 
 
-def read_image(path: str | Path, draft: bool = False) -> Image.Image:
-    """Reads one picture: upright as its EXIF says, transparency on white, 16-bit and floating-point grey scaled to 8.
+def read_image(path: str | Path, sides: Sides | None = None) -> Image.Image:
+    """Read one image: upright as its EXIF says, transparency on white, 16-bit and floating-point grey scaled to 8.
 
     Args:
-        path: any file that Pillow reads; grey, palette and CMYK pictures too.
-        draft: whether the picture goes straight into a transform, so that it may be no larger than that needs; see
-            `no_larger_than_needed`. Whoever counts in pixels needs all of it.
+        path: any file that Pillow reads; grey, palette and CMYK images too.
+        sides: a large JPEG may be decoded smaller, but not below these, see `needed_sides` (default: whole).
 
     Returns:
-        The picture, mode RGB.
+        The image, mode RGB.
 
     Raises:
-        UserError: it is missing, no picture, cut short, larger than Pillow's limit for decompression bombs, or so
+        UserError: it is missing, no image, cut short, larger than Pillow's limit for decompression bombs, or so
             narrow that it would become one when its short side is scaled.
     """
     if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"cannot read the image {path} (it is no file); replace or remove it")
     try:
         with Image.open(path) as image:
-            if draft and (sides := needed_sides.get()):
+            if sides:
                 short, long = sides
                 wide = image.width > image.height
                 image.draft(None, (long, short) if wide else (short, long))  # does nothing but to a JPEG
@@ -128,22 +122,3 @@ def read_image(path: str | Path, draft: bool = False) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
-
-
-class Images(Dataset):
-    """Files as a network takes them; one that cannot be read is told of, and stops nothing."""
-
-    def __init__(self, files: Sequence[Path], transform: Callable[[Image.Image], Any]) -> None:
-        self.files, self.transform = files, transform
-
-    def __len__(self) -> int:
-        """Number of files."""
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> tuple[int, Any]:
-        """The number of a file, and its transformed picture or what is wrong with it."""
-        try:
-            with no_larger_than_needed(self.transform):
-                return index, self.transform(read_image(self.files[index], draft=True))
-        except UserError as error:
-            return index, str(error)

@@ -3,14 +3,11 @@
 import logging
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
-
-from torchvision.datasets import ImageFolder
 
 from core.errors import UserError
-from data.image_io import images_in, is_image, read_image, walk_folders
+from data.image_dataset import ImageDataset
+from data.image_io import images_in, is_image, walk_folders
 from data.splits import FRACTIONS, Data, fill_in
 
 logger = logging.getLogger(__name__)
@@ -18,56 +15,43 @@ logger = logging.getLogger(__name__)
 LAYOUT = "expected are {0}/train/<class>/*.jpg and {0}/val/<class>/*.jpg, or {0}/<class>/*.jpg"
 
 
-class PhotoFolder(ImageFolder):
-    """torchvision's ImageFolder, which reads every kind of picture right and ignores what is hidden.
+def list_images(root: Path, folder: Path, classes: Sequence[str]) -> ImageDataset:
+    """List the images in the class folders of a folder, in the layout of torchvision's ImageFolder.
 
-    Attributes:
-        files: for each item its path relative to the data folder, such as "train/daisy/1.jpg".
+    Args:
+        root: holds a folder for each class; images may lie deeper. Other folders in it are skipped.
+        folder: what `files` of the result is relative to.
+        classes: names by label.
     """
+    labels = {name: label for label, name in enumerate(classes)}
+    items = []
+    for path in images_in(root):
+        name = Path(path).relative_to(root).parts[0]  # of the class folder
+        if name in labels:
+            items.append((labels[name], os.path.split(path)))
+    items.sort()
+    files = [Path(*parts).relative_to(folder).as_posix() for _, parts in items]
+    return ImageDataset(folder, files, [label for label, _ in items], classes)
 
-    def __init__(self, root: str | Path, data_dir: str | Path | None = None, classes: Sequence[str] = ()) -> None:
-        """Lists the pictures.
 
-        Args:
-            root: holds a folder for each class.
-            data_dir: what `files` is relative to; the parent of `root` by default.
-            classes: names by label; those of the folders by default.
+def find_problems(dataset: ImageDataset, root: Path) -> list[str]:
+    """Return a line for each class that has no image; log which files are skipped, being no images.
 
-        Raises:
-            UserError: there is no class folder.
-        """
-        self.known = list(classes)
-        super().__init__(str(root), loader=partial(read_image, draft=type(self) is PhotoFolder))
-        data_dir = Path(data_dir or Path(root).parent)
-        self.files = [Path(path).relative_to(data_dir).as_posix() for path, _ in self.samples]
+    Args:
+        dataset: of `list_images`.
+        root: the folder that was listed.
+    """
+    other = [name for _, names in walk_folders(root) for name in names if is_other(name)]
+    if other:
+        logger.warning("passed over in %s, being no images: %s", root, shorten(other))
+    missing = sorted(set(range(len(dataset.classes))) - set(dataset.targets))
+    names = [dataset.classes[label] for label in missing]
+    return [f"the class {name!r} has no image in {root}; add some, or remove the class" for name in names]
 
-    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-        """Names of the classes and their labels."""
-        classes = self.known or class_folders(directory)
-        return classes, {name: label for label, name in enumerate(classes)}
 
-    @staticmethod
-    def make_dataset(directory: str, class_to_idx: dict[str, int], *_: Any, **__: Any) -> list[tuple[str, int]]:
-        """Return the paths of the images and their labels; torchvision's own follows links in circles."""
-        items = []
-        for path in images_in(directory):
-            name = Path(path).relative_to(directory).parts[0]  # of the class folder
-            if name in class_to_idx:
-                items.append((path, class_to_idx[name]))
-        return sorted(items, key=lambda item: (item[1], os.path.split(item[0])))
-
-    def problems(self) -> list[str]:
-        """A line for each class that has no picture here; mentions files that are passed over."""
-        strangers = [
-            name
-            for _, names in walk_folders(self.root)
-            for name in names
-            if not is_image(name) and not name.startswith(".") and name not in ("Thumbs.db", "desktop.ini")
-        ]
-        if strangers:
-            logger.warning("passed over in %s, being no images: %s", self.root, shorten(strangers))
-        empty = [self.classes[label] for label in sorted(set(range(len(self.classes))) - set(self.targets))]
-        return [f"the class {name!r} has no image in {self.root}; add some, or remove the class" for name in empty]
+def is_other(name: str) -> bool:
+    """Return whether a file is neither an image nor one that a system leaves everywhere."""
+    return not is_image(name) and not name.startswith(".") and name not in ("Thumbs.db", "desktop.ini")
 
 
 def class_folders(directory: str | Path) -> list[str]:
@@ -102,13 +86,13 @@ def imagefolder(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: in
     if not any(images_in(data_dir)):
         raise UserError(f"there is no image in {data_dir}; {LAYOUT.format(data_dir)}")
     if not (data_dir / "train").is_dir() and not (data_dir / "val").is_dir():
-        pictures = PhotoFolder(data_dir, data_dir)
-        for file in pictures.files:  # Train, Val …
+        dataset = list_images(data_dir, data_dir, class_folders(data_dir))
+        for file in dataset.files:  # Train, Val …
             if len(Path(file).parts) > 2:
                 raise UserError(f"{data_dir / file} is too deep for an image of a class; {LAYOUT.format(data_dir)}")
-        check_two_classes(pictures)
-        parts = fill_in(pictures, None, None, fractions, seed)
-        return Data(*parts, pictures.classes, image_size, problems=pictures.problems(), folder=data_dir)
+        check_two_classes(data_dir, dataset.classes)
+        parts = fill_in(dataset, None, None, fractions, seed)
+        return Data(*parts, dataset.classes, image_size, problems=find_problems(dataset, data_dir))
     test_dir = data_dir / "test"
     return read_folders(
         data_dir / "train",
@@ -148,49 +132,51 @@ def read_folders(
         if not path.is_dir():
             raise UserError(f"there is no folder {path}; {LAYOUT.format(path.parent)}")
     classes = sorted({name for path in paths for name in class_folders(path)})
-    folders = [PhotoFolder(path, classes=classes) for path in paths]
-    check_two_classes(folders[0])
-    problems = [problem for folder in folders for problem in folder.problems()]
-    train, val, test = (*folders, None)[:3]
+    check_two_classes(paths[0], classes)
+    datasets = [list_images(path, path.parent, classes) for path in paths]
+    problems = []
+    for dataset, path in zip(datasets, paths, strict=True):
+        problems += find_problems(dataset, path)
+    train, val, test = (*datasets, None)[:3]
     parts = fill_in(train, val, test, fractions, seed)
-    return Data(*parts, classes, image_size, problems=problems, folder=paths[0].parent)
+    return Data(*parts, classes, image_size, problems=problems)
 
 
-def read_labelled(folder: str | Path, classes: Sequence[str]) -> PhotoFolder:
-    """Reads one folder of pictures in class folders, to score a finished network on.
+def read_labelled(folder: str | Path, classes: Sequence[str]) -> ImageDataset:
+    """Read one folder of images in class folders, to score a finished network on.
 
     Args:
         folder: holds a folder for each of some of the classes.
         classes: of the network, by label.
 
     Returns:
-        All of the pictures, labelled as in the network.
+        All of the images, labelled as in the network.
 
     Raises:
-        UserError: there is no folder, no picture, or a folder that is none of the classes.
+        UserError: there is no folder, no image, or a folder that is none of the classes.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}")
-    if strangers := [name for name in class_folders(folder) if name not in classes]:
+    if unknown := [name for name in class_folders(folder) if name not in classes]:
         raise UserError(
-            f"{folder} holds neither the images of this run nor folders of its classes: {strangers[0]!r} is none of "
+            f"{folder} holds neither the images of this run nor folders of its classes: {unknown[0]!r} is none of "
             f"{', '.join(classes)}"
         )
-    pictures = PhotoFolder(folder, classes=classes)
-    if not pictures.samples:
+    dataset = list_images(folder, folder.parent, classes)
+    if not dataset.files:
         raise UserError(f"there is no image in {folder}; expected are folders named {', '.join(classes)}")
-    return pictures
+    return dataset
 
 
-def check_two_classes(folder: PhotoFolder) -> None:
-    """Refuses a folder with a single class.
+def check_two_classes(root: Path, classes: Sequence[str]) -> None:
+    """Refuse a folder with a single class.
 
     Raises:
-        UserError: there is nothing to tell apart.
+        UserError: names it.
     """
-    if len(folder.classes) < 2:
-        raise UserError(f"{folder.root} holds one class only, {folder.classes[0]!r}; at least two are needed")
+    if len(classes) < 2:
+        raise UserError(f"{root} holds one class only, {classes[0]!r}; at least two are needed")
 
 
 def shorten(names: Sequence[str], at_most: int = 3) -> str:

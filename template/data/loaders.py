@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from core.errors import UserError
 from core.processes import rank, world
 from core.rng import seeded
-from data.image_io import no_larger_than_needed
+from data.image_dataset import read_item
+from data.image_io import needed_sides
 from data.splits import Data
 from data.transformation import Transform
 
@@ -34,25 +35,26 @@ class DataLoaders:
         return iter((self.train, self.val, self.test))
 
 
-class View(Dataset):
+class TransformedDataset(Dataset):
     """A data set seen through a transform. The key is an index, or an index with the seed or seeds of its view."""
 
     def __init__(self, dataset: Dataset, transform: Transform, classes: list[str]) -> None:
         self.dataset, self.transform, self.classes = dataset, transform, classes
+        self.sides = needed_sides(transform)
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Return the number of images."""
         return len(self.dataset)
 
     def __getitem__(self, key: int | tuple[int, int | list[int | None]]) -> tuple[torch.Tensor, int]:
-        """The transformed picture and its label; with a seed, its transform draws from that seed alone.
+        """Return a transformed image and its label; with a seed, its transform draws from that seed alone.
 
-        With a list of seeds it is read once, and there are as many views of it: (views, 3, H, W).
+        With a list of seeds the image is read once, and there are as many views of it: (views, 3, H, W).
         """
         index, seed = key if isinstance(key, tuple) else (key, None)
         seeds = seed if isinstance(seed, list) else [seed]
-        with no_larger_than_needed(self.transform), seeded(seeds[0]):
-            image, label = self.dataset[index]
+        with seeded(seeds[0]):  # a custom data set may draw too
+            image, label = read_item(self.dataset, index, self.sides)
         views = []
         for one in seeds:
             with seeded(one):
@@ -60,10 +62,10 @@ class View(Dataset):
         return (torch.stack(views) if isinstance(seed, list) else views[0]), label
 
 
-class InOrder(Sampler):
-    """Each item once; of several processes each gets its share.
+class ShardedSequentialSampler(Sampler):
+    """Sampler of each item once, in order; of several processes each gets its share.
 
-    Each has a fixed seed, its number: what a data set draws in validation is then the same in every epoch.
+    Each item has a fixed seed, its index: what a data set draws in validation is then the same in every epoch.
     """
 
     def __init__(self, n: int) -> None:
@@ -75,7 +77,7 @@ class InOrder(Sampler):
         return len(range(rank(), self.n, world()))
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Yield pairs of (index, seed), keys of `View`."""
+        """Yield pairs of (index, seed), keys of `TransformedDataset`."""
         for index in range(rank(), self.n, world()):
             yield index, index
 
@@ -87,7 +89,7 @@ class EpochSampler(Sampler):
     whether they are kept between epochs makes a difference.
 
     Attributes:
-        epoch: number of the next iteration, from 1; set it to go on from there.
+        epoch: number of the next iteration, from 1.
     """
 
     def __init__(self, n: int, seed: int, weights: Sequence[float] | None = None) -> None:
@@ -101,8 +103,13 @@ class EpochSampler(Sampler):
             seed: drives order and views.
             weights: how often each is drawn, relative to the others; each once an epoch by default.
         """
-        self.n, self.seed, self.epoch = n, seed, 1
+        self.n, self.seed = n, seed
+        self.set_epoch(1)
         self.shares = None if weights is None else np.asarray(weights) / np.sum(weights)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Continue from this epoch; each iteration that follows is the next one."""
+        self.epoch = epoch
 
     def __len__(self) -> int:
         """Pictures in an epoch, for this process."""
@@ -174,7 +181,7 @@ def make_loader(
     if len(dataset) < world():
         raise UserError(f"{len(dataset)} images cannot be shared by {world()} processes; start fewer")
     options = {
-        "sampler": InOrder(len(dataset)),
+        "sampler": ShardedSequentialSampler(len(dataset)),
         "batch_size": max(1, batch_size // world()),
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,
@@ -183,7 +190,7 @@ def make_loader(
         "generator": torch.Generator(),  # leaves torch's own alone
         **options,
     }
-    return DataLoader(View(dataset, transform, classes), **options)
+    return DataLoader(TransformedDataset(dataset, transform, classes), **options)
 
 
 def one_thread(_: int) -> None:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +29,6 @@ class Data:
         augmentation: the one that suits them, a key of `AUGMENTATIONS`.
         multilabel: whether a picture can have any number of classes.
         problems: what has to be mended before anything can be trained; each one a line for people.
-        folder: what the names of the items' files are relative to, if they are files.
     """
 
     train: Dataset
@@ -41,7 +39,6 @@ class Data:
     augmentation: str = "photographs"
     multilabel: bool = False
     problems: Sequence[str] = ()
-    folder: Path | None = None
 
     @property
     def task(self) -> Task:
@@ -59,19 +56,19 @@ def describe_split(data: Data) -> dict[str, Any]:
     return {**data.task.files, "split.json": {part: file_names(getattr(data, part)) for part in SPLITS}}
 
 
-def leaves(dataset: Dataset) -> list[tuple[Dataset, int]]:
-    """For each item the data set that it came from, before anything was cut or joined, and its number there."""
+def flatten_dataset(dataset: Dataset) -> list[tuple[Dataset, int]]:
+    """Return for each item the data set that it came from, before any split or concatenation, and its index there."""
     if isinstance(dataset, Subset):
-        items = leaves(dataset.dataset)
+        items = flatten_dataset(dataset.dataset)
         return [items[i] for i in dataset.indices]
     if isinstance(dataset, ConcatDataset):
-        return [item for part in dataset.datasets for item in leaves(part)]
+        return [item for part in dataset.datasets for item in flatten_dataset(part)]
     return [(dataset, i) for i in range(len(dataset))]
 
 
 def file_names(dataset: Dataset) -> list[str]:
     """Names of a data set's items: its files relative to their folder, or their numbers if it has no `files`."""
-    return [part.files[i] if getattr(part, "files", None) else str(i) for part, i in leaves(dataset)]
+    return [part.files[i] if getattr(part, "files", None) else str(i) for part, i in flatten_dataset(dataset)]
 
 
 def labels(dataset: Dataset) -> list[Label]:

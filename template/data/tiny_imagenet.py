@@ -12,7 +12,7 @@ from zipfile import BadZipFile
 from torchvision.datasets.utils import extract_archive
 
 from core.errors import UserError, brief
-from data.csv_dataset import Pictures
+from data.image_dataset import ImageDataset
 from data.splits import FRACTIONS, Data, fill_in
 
 NAME = "tiny-imagenet-200"
@@ -41,7 +41,7 @@ def tiny_imagenet(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: 
     files = [f"train/{wnid}/images/{name}" for wnid in wnids for name in pictures_in(root / "train" / wnid / "images")]
     where = {wnid: label for label, wnid in enumerate(wnids)}
     classes = names_of(wnids, root / "words.txt")
-    train = Pictures(root, files, [where[file.split("/")[1]] for file in files], classes)
+    train = ImageDataset(root, files, [where[file.split("/")[1]] for file in files], classes)
 
     annotations = root / "val" / "val_annotations.txt"
     lines = annotations.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -53,9 +53,9 @@ def tiny_imagenet(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: 
     problems += [f"{annotations}: there is no picture {name}" for name in sorted(set(known) - set(there))]
     problems += [f"{annotations} does not list {name}" for name in there if name not in known]
     usable = [name for name in there if known.get(name) is not None]
-    test = Pictures(root, [f"val/images/{name}" for name in usable], [known[name] for name in usable], classes)
+    test = ImageDataset(root, [f"val/images/{name}" for name in usable], [known[name] for name in usable], classes)
     train, val, test = fill_in(train, None, test, fractions, seed)
-    return Data(train, val, test, classes, 64, "small", problems=problems, folder=root)
+    return Data(train, val, test, classes, 64, "small", problems=problems)
 
 
 def find_root(data_dir: Path) -> Path:

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from core.task import SEPARATOR, classes_of
-from data.loaders import InOrder
+from data.loaders import ShardedSequentialSampler
 from evaluation.calibration import Bins
 
 # Columns of log.csv that callbacks/Log.py adds, and what they are called.
@@ -269,7 +269,7 @@ def batch_grid(dl: DataLoader, n: int = 16) -> Figure:
         dl: a loader of batches (images, labels): images (N, C, H, W), uint8 or float.
         n: how many images at most; a loader that shuffles shows no more than one batch.
     """
-    if type(dl.sampler) in (SequentialSampler, InOrder):  # file after file the first batch would be all of one class
+    if type(dl.sampler) in (SequentialSampler, ShardedSequentialSampler):  # its first batch may be all of one class
         size = len(dl.dataset)
         count = min(n, size)
         images, labels = zip(*(dl.dataset[i * size // count] for i in range(count)), strict=True)

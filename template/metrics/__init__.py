@@ -18,7 +18,8 @@ from core.task import Task
 def of_probabilities(metric: Callable[..., torchmetrics.Metric], task: Task, **settings: object) -> torchmetrics.Metric:
     """Build a metric of torchmetrics for this task.
 
-    It gets probabilities: of logits that happen to lie between 0 and 1 it would take a batch for probabilities.
+    It gets probabilities: of logits that happen to lie between 0 and 1 it would take a batch for probabilities. Soft
+    labels, as of mixed images, become hard ones.
 
     Args:
         metric: a class of torchmetrics that takes `task`.
@@ -26,7 +27,8 @@ def of_probabilities(metric: Callable[..., torchmetrics.Metric], task: Task, **s
         settings: what else the class takes.
     """
     n = len(task.classes)
-    return LambdaInputTransformer(metric(task=task.kind, num_classes=n, num_labels=n, **settings), task.activate)
+    built = metric(task=task.kind, num_classes=n, num_labels=n, **settings)
+    return LambdaInputTransformer(built, task.activate, task.harden)
 
 
 def top5(task: Task) -> torchmetrics.Metric:
@@ -65,5 +67,10 @@ def get_metrics(names: Sequence[str], task: Task) -> list[tuple[str, torchmetric
     Raises:
         UserError: there is no such metric, or it is not made for such data.
     """
-    chosen = [(name, lookup(name, METRICS, "metric")(task)) for name in names]
-    return [("acc", accuracy(task)), *chosen]
+    chosen = [("acc", accuracy(task))]
+    for name in names:
+        metric = lookup(name, METRICS, "metric")(task)
+        if not isinstance(metric, LambdaInputTransformer):  # a custom one
+            metric = LambdaInputTransformer(metric, transform_target=task.harden)
+        chosen.append((name, metric))
+    return chosen

@@ -63,7 +63,7 @@ def test_a_resumed_epoch_has_the_views_it_would_have_had():
     train_dl, _, _ = loaders(0)
     _, second = views(train_dl), views(train_dl)
     resumed, _, _ = loaders(0)
-    resumed.sampler.epoch = 2
+    resumed.sampler.set_epoch(2)
     assert views(resumed) == second
 
 

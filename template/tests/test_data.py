@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import ConcatDataset, Subset
 from torchvision.transforms import v2
 
 from config import Config
@@ -16,7 +17,10 @@ from core.errors import UserError
 from data import Data, get_data, get_dataloaders
 from data.check import check
 from data.demo import draw_demo
-from data.image_io import Images, no_larger_than_needed, read_image
+from data.duplicates import sources_of
+from data.image_dataset import ImageDataset, UnlabelledImages
+from data.image_io import needed_sides, read_image
+from data.loaders import TransformedDataset
 from data.splits import check_problems, file_names, labels, restore_split, stratified_split
 from data.transformation import get_transforms
 
@@ -67,16 +71,14 @@ def test_large_photographs_are_decoded_no_larger_than_needed(tmp_path):
     train, val = get_transforms(112)  # the short side becomes 128
     whole = read_image(tmp_path / "large.jpg")
     assert whole.size == (1200, 1600)
-    with no_larger_than_needed(val):
-        smaller = read_image(tmp_path / "large.jpg", draft=True)
-        assert read_image(tmp_path / "large.jpg").size == (1200, 1600)  # a data set that cuts by pixels gets them all
+    smaller = read_image(tmp_path / "large.jpg", needed_sides(val))
     assert smaller.size == (300, 400)
     assert (val(smaller).int() - val(whole).int()).abs().max() <= 5
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "large.jpg").read_bytes()[:-5000])
-    with no_larger_than_needed(train), pytest.raises(UserError, match=r"cut\.jpg"):
-        read_image(tmp_path / "cut.jpg", draft=True)
-    with no_larger_than_needed(v2.Compose([v2.RandomCrop(112), v2.Resize(64)])):  # cuts first: needs all of it
-        assert read_image(tmp_path / "large.jpg", draft=True).size == (1200, 1600)
+    with pytest.raises(UserError, match=r"cut\.jpg"):
+        read_image(tmp_path / "cut.jpg", needed_sides(train))
+    cuts_first = v2.Compose([v2.RandomCrop(112), v2.Resize(64)])
+    assert read_image(tmp_path / "large.jpg", needed_sides(cuts_first)).size == (1200, 1600)
 
 
 def test_training_and_prediction_decode_large_photographs_alike(tmp_path):
@@ -88,8 +90,36 @@ def test_training_and_prediction_decode_large_photographs_alike(tmp_path):
     _, val_dl, _ = get_dataloaders(tmp_path / "train", tmp_path / "val", val_transform=val, num_workers=0)
     files = [tmp_path / name for name in file_names(val_dl.dataset.dataset)]
     for i, image in enumerate(next(iter(val_dl))[0]):
-        assert torch.equal(Images(files, val)[i][1], image), files[i]
+        assert torch.equal(UnlabelledImages(files, val)[i][1], image), files[i]
         assert not torch.equal(val(read_image(files[i])), image)
+
+
+def test_only_images_that_come_straight_from_files_are_cached_by_file_and_decoded_smaller(tmp_path):
+    class Override(ImageDataset):
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            return image.crop((0, 0, 300, 300)), label
+
+    class Reader(ImageDataset):
+        def read(self, index, sides=None):
+            image, label = super().read(index, sides)
+            return image.crop((0, 0, 300, 300)), label
+
+    for i in range(4):
+        Image.effect_noise((1200, 900), 60).convert("RGB").save(tmp_path / f"{i}.jpg")
+    _, val = get_transforms(64)
+    for kind in ImageDataset, Override, Reader:
+        dataset = kind(tmp_path, [f"{i}.jpg" for i in range(4)], [0, 1, 0, 1], ["a", "b"])
+        joined = ConcatDataset([Subset(dataset, [2, 3]), Subset(dataset, [0])])
+        seen = TransformedDataset(Subset(joined, [2, 1]), val, ["a", "b"])
+        for i, original in enumerate([0, 3]):
+            image, label = seen[i]
+            whole, expected = dataset[original]
+            assert label == expected
+            assert torch.equal(image, val(whole)) == (kind is not ImageDataset)
+            assert (image.int() - val(whole).int()).abs().max() < 40  # of the same image
+        assert (None in sources_of(seen.dataset)) == (kind is not ImageDataset)
+        assert torch.equal(TransformedDataset(joined, val, [])[-1][0], seen[0][0])
 
 
 def broken_copy(photos: Path, to: Path) -> Path:

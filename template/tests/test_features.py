@@ -22,7 +22,7 @@ from config import Config, parse_config
 from core.errors import UserError
 from data import DATASETS, get_data, get_transforms, make_loaders
 from data.demo import draw_demo
-from data.loaders import View
+from data.loaders import TransformedDataset
 from data.splits import Data, fill_in
 from data.torchvision_datasets import PUBLISHED
 from main import main
@@ -74,7 +74,7 @@ def kept(photos, tmp_path):
         data = get_data("imagefolder", folder)
         train_dl, val_dl, _ = make_loaders(data, *get_transforms(32), batch_size=8, num_workers=0)
         loader, views = (train_dl, views) if part == "train" else (val_dl, 0)
-        return cached_loader(network or network_of(2), loader, data.folder, tmp_path / "cache", views, seed)
+        return cached_loader(network or network_of(2), loader, tmp_path / "cache", views, seed)
 
     call.folder = folder
     return call
@@ -135,7 +135,7 @@ def test_what_features_depend_on_is_in_the_fingerprint(photos, tmp_path, monkeyp
     train, val = get_transforms(32)
 
     def digest(network=None, transform=train, device="cpu", bf16=False) -> bytes:
-        return fingerprint(network or network_of(2), View(dataset, transform, []), device, bf16)
+        return fingerprint(network or network_of(2), TransformedDataset(dataset, transform, []), device, bf16)
 
     network, first = network_of(2), digest()
     with torch.no_grad():
@@ -172,7 +172,7 @@ def test_the_code_of_the_network_counts_and_that_of_others_does_not(photos, tmp_
         importlib.invalidate_caches()
         network = network_of(2)
         network.backbone.append(importlib.import_module("halved").Halved())
-        found.append(fingerprint(network, View(dataset, get_transforms(32)[1], []), "cpu", False))
+        found.append(fingerprint(network, TransformedDataset(dataset, get_transforms(32)[1], []), "cpu", False))
         del sys.modules["halved"]
     assert found[0] == found[1] != found[2]
 
@@ -200,11 +200,11 @@ def test_an_own_data_set_is_computed_each_time(tmp_path, computed, monkeypatch):
 
     undone = []
     monkeypatch.setattr("atexit.register", lambda work, *args, **options: undone.append((work, args, options)))
-    data = Data(Mine(), Mine(), Mine(), ["a", "b"], folder=tmp_path)
+    data = Data(Mine(), Mine(), Mine(), ["a", "b"])
     for colour in ("red", "blue"):
         Mine.colour = colour
         loader = make_loaders(data, *get_transforms(32), batch_size=8, num_workers=0).val
-        found = cached_loader(network_of(2), loader, data.folder, tmp_path / "cache")
+        found = cached_loader(network_of(2), loader, tmp_path / "cache")
         with torch.no_grad():
             expected = network_of(2).eval().features(next(iter(loader))[0])
         assert torch.allclose(next(iter(found))[0].float(), expected, atol=2e-3)
@@ -453,7 +453,7 @@ def own_datasets(photos: Path) -> dict[str, Own]:
 def test_the_same_for_data_sets_of_all_kinds(name, views, train, photos, monkeypatch):
     def own(data_dir: Path, fractions, seed) -> Data:
         dataset = own_datasets(photos)[name]
-        return Data(*fill_in(dataset, None, None, fractions, seed), ["a", "b"], folder=data_dir)
+        return Data(*fill_in(dataset, None, None, fractions, seed), ["a", "b"])
 
     monkeypatch.setitem(DATASETS, "own", own)
     run = train(model="small", dataset="own", split=(0.4, 0.3, 0.3), epochs=4, lr=0.01, views=views)
@@ -468,7 +468,7 @@ def test_a_label_that_changes_from_reading_to_reading_is_refused(train, monkeypa
 
     def own(data_dir: Path, fractions, seed) -> Data:
         dataset = Random(lambda _: Image.new("RGB", (40, 40)), 60, targets=[i % 2 for i in range(60)])
-        return Data(*fill_in(dataset, None, None, fractions, seed), ["a", "b"], folder=data_dir)
+        return Data(*fill_in(dataset, None, None, fractions, seed), ["a", "b"])
 
     monkeypatch.setitem(DATASETS, "own", own)
     with pytest.raises(UserError, match="another label each time it is read"):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from core.errors import UserError
+from data import DataLoaders
 from losses import get_loss
 
 
@@ -19,4 +20,4 @@ def test_the_focal_loss_cares_less_for_what_is_easy():
 def test_the_focal_loss_takes_no_mixed_labels():
     mixing = pytest.importorskip("training.mixup")
     with pytest.raises(UserError, match="takes probabilities"):
-        mixing.mix("mixup", None, get_loss("focal"), 4)
+        mixing.mix_batches("mixup", DataLoaders([], [], [], list("abcd")), get_loss("focal"), torch.device("cpu"))

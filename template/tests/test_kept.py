@@ -3,7 +3,6 @@
 import csv
 import os
 import shutil
-import sys
 
 import pytest
 import torch
@@ -11,11 +10,11 @@ from PIL import Image
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
+from config import Config
 from core.errors import UserError
-from data import get_data, get_transforms, make_loaders
-from data.image_cache import keep_pictures
+from data import get_data, get_loaders, get_transforms
+from data.image_cache import cache_images, cache_part
 from data.image_io import read_image
-from data.loaders import make_loader
 from data.transformation import RESIZES
 
 
@@ -24,11 +23,11 @@ def read(monkeypatch) -> list[str]:
     """Names of the photographs that were decoded for the network; grows."""
     names: list[str] = []
 
-    def spy(path, **options):
+    def spy(path, *options):
         names.append(os.path.basename(path))
-        return read_image(path, **options)
+        return read_image(path, *options)
 
-    monkeypatch.setattr(sys.modules["data.imagefolder"], "read_image", spy)
+    monkeypatch.setattr("data.image_dataset.read_image", spy)
     return names
 
 
@@ -40,8 +39,8 @@ def loaders(photos, tmp_path):
 
     def call(**options):
         found = get_data("imagefolder", folder)
-        train_dl, val_dl, _ = make_loaders(found, *get_transforms(32, "photographs"), num_workers=0, **options)
-        keep_pictures(folder, tmp_path / "cache", train_dl, val_dl)
+        config = Config(image_size=32, augmentation="photographs", num_workers=0, **options)
+        train_dl, val_dl, _ = get_loaders(config, cache_images(config, found, tmp_path / "cache"))
         return train_dl, val_dl
 
     call.folder = folder
@@ -66,11 +65,11 @@ def test_the_views_are_the_same_however_an_image_becomes_a_square(resize, tmp_pa
         Image.effect_noise(size, 60).convert("RGB").save(file)
 
     def views(keep: bool) -> list[torch.Tensor]:
-        train_dl, val_dl, _ = make_loaders(
-            get_data("imagefolder", tmp_path), *get_transforms(32, resize=resize), num_workers=0
-        )
+        config = Config(image_size=32, augmentation="photographs", resize=resize, num_workers=0)
+        data = get_data("imagefolder", tmp_path)
         if keep:
-            keep_pictures(tmp_path, tmp_path / "cache", train_dl, val_dl)
+            data = cache_images(config, data, tmp_path / "cache")
+        train_dl, val_dl, _ = get_loaders(config, data)
         return [images for dl in (train_dl, val_dl) for images, _ in dl]
 
     plain = views(keep=False)
@@ -130,7 +129,7 @@ def test_what_cannot_be_known_is_refused(photos, tmp_path):
 
     _, val = get_transforms(32)
     with pytest.raises(UserError, match="may change"):
-        keep_pictures(tmp_path, tmp_path, make_loader(Own(), val, ["a", "b"], num_workers=0))
+        cache_part(Own(), val, tmp_path)
     own = v2.Compose([v2.RandomCrop(32), v2.PILToTensor()])
     with pytest.raises(UserError, match="begin with"):
-        keep_pictures(tmp_path, tmp_path, make_loader(Own(), own, ["a", "b"], num_workers=0))
+        cache_part(Own(), own, tmp_path)

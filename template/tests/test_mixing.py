@@ -1,18 +1,25 @@
-"""MixUp and CutMix: pictures and labels are mixed alike, and all figures are those of whole pictures."""
+"""MixUp and CutMix: images and labels are mixed alike, and final metrics are those of whole images."""
 
 import csv
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import nn
+from torch.utils.data import DataLoader
 
 from config import Config
 from core.errors import UserError
+from data import DataLoaders
 from losses import get_loss
+from metrics import accuracy, get_metrics
 from models import MyCNN
-from training.mixup import mix
+from training.mixup import mix_batches
+
+CPU = torch.device("cpu")
+LOADER = DataLoader([(torch.zeros(3, 8, 8, dtype=torch.uint8), 0)] * 4, batch_size=2)
+LOADERS = DataLoaders(LOADER, LOADER, LOADER, ["a", "b", "c"])
 
 
 def picky(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -21,24 +28,32 @@ def picky(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("how", ["mixup", "cutmix"])
-def test_pictures_and_loss_are_mixed_alike(how):
+@pytest.mark.parametrize("labels", [torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([[1, 0, 1], [0, 0, 0]] * 3)])
+def test_images_and_labels_are_mixed_alike(how, labels):
     torch.manual_seed(0)
-    network, labels = SimpleNamespace(normalize=nn.Identity()), torch.tensor([0, 1, 2, 0, 1, 2])
-    loss = mix(how, network, get_loss("cross_entropy"), 3)
-    images = torch.stack([torch.full((3, 8, 8), float(i)) for i in range(6)])
-    values = network.normalize(images).mean(dim=(1, 2, 3))
+    images = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 3, 8, 8)
+    loader = DataLoader(list(zip(images, labels, strict=True)), batch_size=6)
+    mixed = mix_batches(how, DataLoaders(loader, loader, loader, list("abc")), get_loss("cross_entropy"), CPU)
+    assert mixed.val is mixed.test is loader
+    ((batch, soft),) = mixed.train
+    values = batch.mean(dim=(1, 2, 3))
     share = values[1].item()  # of its own: the neighbour is 0
     assert 0 < share < 1
     assert torch.allclose(values, share * torch.arange(6.0) + (1 - share) * torch.arange(6.0).roll(1), atol=1e-5)
-    logits, hot = torch.randn(6, 3), nn.functional.one_hot(labels, 3)
-    by_hand = -((share * hot + (1 - share) * hot.roll(1, 0)) * logits.log_softmax(dim=1)).sum(dim=1).mean()
-    assert loss(logits, labels).item() == pytest.approx(by_hand.item(), abs=1e-5)
-    plain = nn.functional.cross_entropy(logits, labels).item()
-    assert loss(logits, labels).item() == pytest.approx(plain)  # another batch, of features: not mixed
-    network.normalize(images)
-    network.normalize.eval()
-    assert torch.equal(network.normalize(images), images)
-    assert loss(logits, labels).item() == pytest.approx(plain)
+    hot = labels if labels.ndim == 2 else nn.functional.one_hot(labels, 3)
+    assert torch.allclose(soft, share * hot + (1 - share) * hot.roll(1, 0), atol=1e-5)
+    logits = torch.randn(6, 3)
+    by_hand = -(soft * logits.log_softmax(dim=1)).sum(dim=1).mean()
+    assert get_loss("cross_entropy")(logits, soft).item() == pytest.approx(by_hand.item(), abs=1e-5)
+
+
+def test_metrics_count_the_class_with_the_larger_share():
+    logits = torch.eye(3) * 9 - 4
+    soft = torch.tensor([[0.6, 0.4, 0.0], [0.0, 0.3, 0.7], [0.0, 0.1, 0.9]])
+    for name, metric in [accuracy(False), *get_metrics(["precision"], 3, False)["epoch_metrics"]]:
+        assert metric(logits, soft) == metric(logits, torch.tensor([0, 2, 2])), name
+    for name, metric in [accuracy(True), *get_metrics(["precision"], 3, True)["epoch_metrics"]]:
+        assert metric(logits, soft) == metric(logits, torch.tensor([[1, 0, 0], [0, 0, 1], [0, 0, 1]])), name
 
 
 def test_mixed_runs_train_and_are_scored_on_whole_pictures(train):
@@ -49,27 +64,27 @@ def test_mixed_runs_train_and_are_scored_on_whole_pictures(train):
     assert metrics["val_loss"] == pytest.approx(float(log[metrics["best_epoch"] - 1]["val_loss"]), abs=1e-5)
 
 
+def test_the_log_knows_mixed_batches_and_the_run_shows_them(train, monkeypatch):
+    seen: list[str] = []
+    monkeypatch.setattr("evaluation.plots.image_grid", lambda _, titles: seen.extend(titles) or Figure())
+    run = train(epochs=1, mix="cutmix", metrics=("f1", "auc"), find_lr=True)
+    with open(run.log, newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert all(0 <= float(row[name]) <= 100 for name in ("acc", "f1", "auc", "val_auc"))
+    assert any("|" in title for title in seen)
+
+
 def test_weights_of_classes_and_mixing_go_together():
-    network = SimpleNamespace(normalize=nn.Identity())
-    mix("mixup", network, get_loss("cross_entropy", [1.0, 2.0, 3.0], "meta"), 3)  # as on a GPU
+    mix_batches("mixup", LOADERS, get_loss("cross_entropy", [1.0, 2.0, 3.0], "meta"), torch.device("meta"))
     with pytest.raises(UserError, match="takes probabilities"):
-        mix("mixup", network, picky, 3)
+        mix_batches("mixup", LOADERS, picky, CPU)
 
 
-def test_the_network_mixes_while_it_trains_and_only_then():
-    torch.manual_seed(0)
-    network, images = MyCNN(2, width=8), torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 3, 8, 8)
-    seen = []
-    network.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+def test_none_mixes_nothing_and_an_unknown_way_is_refused():
     loss = nn.functional.cross_entropy
-    assert mix("none", network, loss, 2) is loss
-    assert mix("mixup", network, loss, 2) is not loss
-    plain = network.normalize.eval()(images)
-    for mode in (True, False):
-        network.train(mode)(images)
-        assert torch.equal(seen[-1], plain) != mode
+    assert mix_batches("none", LOADERS, loss, CPU) is LOADERS
     with pytest.raises(UserError, match="way to mix"):
-        mix("mixdown", network, loss, 2)
+        mix_batches("mixdown", LOADERS, loss, CPU)
 
 
 @pytest.mark.parametrize("how", ["mixup", "cutmix"])

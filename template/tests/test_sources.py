@@ -18,7 +18,8 @@ import predict
 from core.errors import UserError
 from core.task import Task
 from data import DATASETS, get_data
-from data.csv_dataset import Pictures, read_labelled_table
+from data.csv_dataset import read_labelled_table
+from data.image_dataset import ImageDataset
 from data.image_io import images_in
 from data.splits import Data, check_problems, file_names, fill_in, labels
 
@@ -84,7 +85,7 @@ def test_what_is_hidden_is_no_picture(photos, tmp_path):
 def test_links_between_folders_add_and_move_nothing(photos, tmp_path, caplog):
     folder = Path(shutil.copytree(photos, tmp_path / "data"))
     plain = get_data("imagefolder", folder)
-    expected = [plain.train.samples, file_names(plain.val), file_names(plain.test)]
+    expected = [plain.train.files, plain.train.targets, file_names(plain.val), file_names(plain.test)]
     classes = folder / "train" / "helmet", folder / "train" / "hero"
     for one, other in classes, classes[::-1]:
         (one / "notes.txt").touch()
@@ -94,7 +95,7 @@ def test_links_between_folders_add_and_move_nothing(photos, tmp_path, caplog):
                 (place / f"link {i}").symlink_to(target)
     start = time.perf_counter()
     data = get_data("imagefolder", folder)
-    assert [data.train.samples, file_names(data.val), file_names(data.test)] == expected
+    assert [data.train.files, data.train.targets, file_names(data.val), file_names(data.test)] == expected
     assert "passed over in" in caplog.text
     assert "more" not in caplog.text  # each of the two notes once
     real = {os.path.realpath(path) for path in images_in(classes[0])}  # as predict.py, which knows no classes
@@ -263,7 +264,7 @@ def test_thresholds_are_those_with_the_best_f1():
 def test_a_new_data_set_is_a_function_and_a_line(train, photos, monkeypatch):
     def mine(data_dir, fractions, seed):
         files = sorted(str(path.relative_to(data_dir)) for path in data_dir.rglob("*.jpg"))
-        pictures = Pictures(data_dir, files, [int("hero" in name) for name in files], ["no hero", "hero"])
+        pictures = ImageDataset(data_dir, files, [int("hero" in name) for name in files], ["no hero", "hero"])
         return Data(*fill_in(pictures, None, None, fractions, seed), pictures.classes)
 
     monkeypatch.setitem(DATASETS, "mine", mine)

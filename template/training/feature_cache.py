@@ -29,8 +29,8 @@ from core.progress import progress_bar
 from core.rng import seeded
 from data import image_io as images
 from data.duplicates import digest, sources_of
-from data.loaders import DataLoaders, View, make_loader
-from data.splits import file_names, labels, leaves
+from data.loaders import DataLoaders, TransformedDataset, make_loader
+from data.splits import file_names, flatten_dataset, labels
 from models import Classifier
 
 VIEWS = 2  # by default; more gain nothing that can be measured, see the README
@@ -77,7 +77,6 @@ class FeatureLoader:
             targets: their labels, (images,) or (images, C) of int64.
         """
         self.loader, self.network, self.features, self.targets = loader, network, features, targets
-        self.sampler = loader.sampler
 
     def __len__(self) -> int:
         """Return the number of batches."""
@@ -150,7 +149,7 @@ def record_type(n_features: int) -> np.dtype:
 
 
 def cache_features(
-    config: Config, network: Classifier, loaders: DataLoaders, folder: Path | None, cache_dir: Path
+    config: Config, network: Classifier, loaders: DataLoaders, cache_dir: Path
 ) -> tuple[Iterable, Iterable]:
     """Return what the network trains on and validates on: features where its backbone is frozen, else images.
 
@@ -158,19 +157,18 @@ def cache_features(
         config: views, seed.
         network: on its device.
         loaders: of images.
-        folder: of the data set, see `Data`.
         cache_dir: the features are in `features/` below it.
     """
     train, val, _ = loaders
     if network.frozen:
-        val = cached_loader(network, val, folder, cache_dir)
+        val = cached_loader(network, val, cache_dir)
     if config.views != "fresh":
-        train = cached_loader(network, train, folder, cache_dir, config.views, config.seed)
+        train = cached_loader(network, train, cache_dir, config.views, config.seed)
     return train, val
 
 
 def cached_loader(
-    network: Classifier, loader: DataLoader, folder: Path | None, cache_dir: Path, views: int = 0, seed: int = 0
+    network: Classifier, loader: DataLoader, cache_dir: Path, views: int = 0, seed: int = 0
 ) -> FeatureLoader:
     """Compute the features of a loader's images that are not in the cache yet, with a progress bar.
 
@@ -180,7 +178,6 @@ def cached_loader(
     Args:
         network: frozen, on its device.
         loader: of images.
-        folder: of the data set, see `Data`.
         cache_dir: the features are in `features/` below it.
         views: number of augmented views of each image, computed at the precision of the network. 0: the image without
             augmentation, in float32, as the final scores are computed.
@@ -194,7 +191,7 @@ def cached_loader(
     """
     dataset, device = loader.dataset, network.normalize.mean.device
     bf16 = network.bf16 and views > 0
-    names, sources = file_names(dataset.dataset), sources_of(dataset.dataset, folder)
+    names, sources = file_names(dataset.dataset), sources_of(dataset.dataset)
     if None in sources:
         store = cache_dir / "features" / from_first(f"run-{uuid.uuid4().hex}")
         atexit.register(shutil.rmtree, store, ignore_errors=True)
@@ -207,7 +204,7 @@ def cached_loader(
         seeds = [[int.from_bytes(digest(seed, view, name)[:7]) for view in range(views)] for name in names]
         keys = [[digest(source, one) for one in row] for source, row in zip(sources, seeds, strict=True)]
     else:
-        seeds = [[i] for i in range(len(names))]  # as `InOrder` gives them
+        seeds = [[i] for i in range(len(names))]  # as `ShardedSequentialSampler` gives them
         keys = [[digest(source)] for source in sources]
     keys = np.array(keys, "S16")
     targets = torch.tensor(labels(dataset.dataset))
@@ -282,7 +279,7 @@ def compute_features(
         os.fsync(file.fileno())
 
 
-def fingerprint(network: Classifier, view: View, device: str, bf16: bool) -> bytes:
+def fingerprint(network: Classifier, view: TransformedDataset, device: str, bf16: bool) -> bytes:
     """Return a digest of everything that features depend on, except for the image files.
 
     That is: the weights; the code of the network, of the data set and of reading images; what the transform does to an
@@ -292,7 +289,7 @@ def fingerprint(network: Classifier, view: View, device: str, bf16: bool) -> byt
     for part in network.normalize, network.backbone:
         for name, value in part.state_dict().items():
             found += [name, value.dtype, tuple(value.shape), value.cpu().contiguous().numpy().tobytes()]
-    found += source_code([*network.modules(), *(dataset for dataset, _ in leaves(view.dataset))])
+    found += source_code([*network.modules(), *(dataset for dataset, _ in flatten_dataset(view.dataset))])
     found.append(Path(images.__file__).read_bytes())
 
     found.append(re.sub(" at 0x[0-9a-f]+", "", str(view.transform)))

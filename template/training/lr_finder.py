@@ -54,7 +54,7 @@ class RisingRate(Callback):
 def find_lr(model: Model, loader: DataLoader, file: Path, steps: int = 100) -> float:
     """Tries rates from 1e-6 to 1 (Smith, "Cyclical Learning Rates for Training Neural Networks", WACV 2017).
 
-    Network, optimizer and order of the pictures are afterwards as they were before.
+    Network and optimizer are afterwards as they were before.
 
     Args:
         model: with an optimizer.
@@ -66,7 +66,6 @@ def find_lr(model: Model, loader: DataLoader, file: Path, steps: int = 100) -> f
         A tenth of the rate at which the loss was lowest: there it still falls fast, and safely.
     """
     before = copy.deepcopy((model.network.state_dict(), model.optimizer.state_dict()))
-    epoch = getattr(loader.sampler, "epoch", None)
     rising = RisingRate(1e-6, 1.0, steps)
     per_epoch = min(steps, len(loader))
     epochs = math.ceil(steps / per_epoch)
@@ -74,8 +73,6 @@ def find_lr(model: Model, loader: DataLoader, file: Path, steps: int = 100) -> f
         model.fit_generator(loader, epochs=epochs, steps_per_epoch=per_epoch, callbacks=[rising], verbose=False)
     model.network.load_state_dict(before[0])
     model.optimizer.load_state_dict(before[1])
-    if epoch is not None:
-        loader.sampler.epoch = epoch
     rates = rising.rates[: len(rising.losses)]
     lowest = min(range(len(rates)), key=lambda i: rising.losses[i])
     suggestion = rates[lowest] / 10

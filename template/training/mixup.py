@@ -1,64 +1,67 @@
-"""MixUp and CutMix, by torchvision: while training, each picture of a batch is mixed with its neighbour."""
+"""MixUp and CutMix, by torchvision: each image of a training batch is mixed with its neighbour."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from core.errors import UserError, lookup
-from models.classifier import Classifier
+from data import DataLoaders
 
 MIXES: dict[str, Callable[..., nn.Module]] = {"mixup": v2.MixUp, "cutmix": v2.CutMix}
 
 
-def mix(
-    how: str, network: Classifier, loss: Callable[..., torch.Tensor], n_classes: int
-) -> Callable[..., torch.Tensor]:
-    """What `--mix` asks for: from now on the network mixes the pictures that it trains on; metrics keep to the labels.
+class MixedLoader:
+    """Loader of mixed batches: float images (N, 3, H, W) from 0 to 255, and soft labels (N, C) of float."""
+
+    def __init__(self, loader: DataLoader, transform: nn.Module, device: torch.device) -> None:
+        """Wrap a loader.
+
+        Args:
+            loader: of images and labels, in random order.
+            transform: mixes a batch.
+            device: where it does so.
+        """
+        self.loader, self.transform, self.device = loader, transform, device
+        self.dataset, self.sampler, self.batch_size = loader.dataset, loader.sampler, loader.batch_size
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield mixed batches."""
+        for images, labels in self.loader:
+            images = images.to(self.device, non_blocking=True).float()
+            labels = labels.to(self.device, non_blocking=True)
+            yield self.transform(images, labels)
+
+
+def mix_batches(how: str, loaders: DataLoaders, loss: Callable[..., torch.Tensor], device: torch.device) -> DataLoaders:
+    """Return loaders of which the one for training does what `--mix` asks for.
 
     Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018, and Yun et al., "CutMix: Regularization
     Strategy to Train Strong Classifiers with Localizable Features", ICCV 2019.
 
     Args:
         how: "none", "mixup" or "cutmix".
-        network: its pictures are mixed once they are normalised.
-        loss: takes logits and labels, also as probabilities (N, C).
-        n_classes: number of classes.
-
-    Returns:
-        The loss, on the mixed labels of the batch that was mixed last.
+        loaders: of images and labels.
+        loss: will be computed on logits and soft labels, both (N, C) of float.
+        device: to train on.
 
     Raises:
-        UserError: there is no such way, or the loss takes no probabilities.
+        UserError: there is no such way to mix, or the loss takes no soft labels.
     """
     if how == "none":
-        return loss
+        return loaders
     build = lookup(how, MIXES, "way to mix")
-    weight = getattr(loss, "keywords", {}).get("weight", torch.empty(0))  # of the classes, where they have some
+    n_classes = len(loaders.classes)
     try:
-        logits = torch.zeros(2, n_classes, device=weight.device)
+        logits = torch.zeros(2, n_classes, device=device)
         loss(logits, torch.full_like(logits, 1 / n_classes))
     except (RuntimeError, IndexError, TypeError) as error:
         raise UserError("--mix needs a loss that takes probabilities, such as cross_entropy") from error
-    shares: torch.Tensor | None = None  # (N, N): how much of each picture is in each
-
-    def mixed_pictures(normalize: nn.Module, _: tuple, images: torch.Tensor) -> torch.Tensor:
-        nonlocal shares
-        shares = None
-        if normalize.training and len(images) > 1:
-            # torchvision mixes labels as it does pictures: where each picture is a class, labels become the shares.
-            numbers = torch.arange(len(images), device=images.device)
-            images, shares = build(num_classes=len(images))(images, numbers)
-        return images
-
-    def mixed_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        nonlocal shares
-        mine, shares = shares, None
-        if mine is None:  # the batch was not mixed
-            return loss(logits, labels)
-        hot = labels if labels.ndim == 2 else nn.functional.one_hot(labels, n_classes)
-        return loss(logits, mine.to(logits.dtype) @ hot.to(logits.dtype))
-
-    network.normalize.register_forward_hook(mixed_pictures)
-    return mixed_loss
+    return replace(loaders, train=MixedLoader(loaders.train, build(num_classes=n_classes), device))
