@@ -11,12 +11,14 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
+import imgaug.augmenters as iaa
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 from torch.utils.data import Dataset
+from torchvision.transforms import v2
 
 from config import Config, parse_config
 from core.errors import UserError
@@ -24,7 +26,7 @@ from data import DATASETS, get_data, get_transforms, make_loaders
 from data.demo import draw_demo
 from data.loaders import TransformedDataset
 from data.splits import Data, fill_in
-from data.torchvision_datasets import PUBLISHED
+from data.transformation import ImgAugTransform
 from main import main
 from models import MODELS
 from models.classifier import Classifier
@@ -137,6 +139,8 @@ def test_what_features_depend_on_is_in_the_fingerprint(photos, tmp_path, monkeyp
     def digest(network=None, transform=train, device="cpu", bf16=False) -> bytes:
         return fingerprint(network or network_of(2), TransformedDataset(dataset, transform, []), device, bf16)
 
+    unused = v2.Compose([v2.PILToTensor(), v2.CenterCrop(32), ImgAugTransform(iaa.Fliplr(0.5))])
+    assert digest(transform=unused) == digest(transform=unused)
     network, first = network_of(2), digest()
     with torch.no_grad():
         network.head.weight.fill_(1)
@@ -394,8 +398,8 @@ def folder_of(name: str, tmp_path: Path, photos: Path, monkeypatch) -> Path:
             (folder / part / f"{i}.JPEG").write_bytes(file.read_bytes())
         rows = [f"{i}.JPEG\t{file.parent.name}\t0\t0\t9\t9" for i, file in enumerate(files) if i % 4 == 0]
         (folder / "val" / "val_annotations.txt").write_text("\n".join(rows))
-    elif name in PUBLISHED:
-        known = PUBLISHED[name]
+    elif isinstance(DATASETS[name], partial):  # one of torchvision's
+        known = DATASETS[name]
         drawn = partial(known.func, lambda root, **settings: Drawn(root), *known.args[1:])
         monkeypatch.setitem(DATASETS, name, drawn)
         (folder / known.args[2]).mkdir(parents=True)
