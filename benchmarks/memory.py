@@ -25,7 +25,7 @@ def steps(model: str, keep: bool, n: int, size: int) -> tuple[float, float]:
     from models import get_model
 
     if keep:
-        keep_freed_memory()
+        keep_freed_memory(torch.device("cpu"))
     network = get_model(model, 2, "none").train()
     optimizer = torch.optim.Adam(network.parameters())
     images, labels = torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8), torch.randint(0, 2, (n,))
