@@ -48,7 +48,6 @@ def main(config: Config, project: Project = project) -> Run:
     connect(device, config.batch_size)
     check_options(config, device, TRACKERS)
     state = load_state(config)
-
     config = choose_dataset(config, project)
     data = load_data(config, project)
     stopwatch.lap("start-up")
@@ -93,7 +92,6 @@ def main(config: Config, project: Project = project) -> Run:
             verbose=False,
         )
         stopwatch.lap("training")
-
         load_best(network, run)
         write_report(run, model, config, loaders, trackers, stopwatch, first_epoch)
     return run
