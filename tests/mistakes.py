@@ -67,7 +67,7 @@ MISTAKES = [
         4,
         "test score from the last weights",
         "main.py",
-        "        network.load_state_dict(torch.load(run.best, map_location=device, weights_only=True))\n",
+        "        load_best(network, run)\n",
         "",
         "scores_are_those_of_the_best",
     ),
@@ -295,9 +295,9 @@ MISTAKES = [
     Mistake(
         18,
         "runs without classes",
-        "data/splits.py",
-        'files: dict[str, Any] = {"classes.json": data.classes}',
-        "files: dict[str, Any] = {}",
+        "core/task.py",
+        'return {"classes.json": self.classes}\n',
+        "return {}\n",
         "predict_needs_the_run_folder_alone or leaves_a_folder",
     ),
     Mistake(
