@@ -215,7 +215,8 @@ def cached_loader(
             requests = [(i, seeds[i]) for i in mine.tolist()]
             compute_features(network, bf16, loader, requests, targets[mine], keys[mine], store)
         wait()
-        features = CachedFeatures(store, keys, network.n_features)
+        if len(features.missing):
+            features = CachedFeatures(store, keys, network.n_features)
     return FeatureLoader(loader, network, features, targets)
 
 
