@@ -40,7 +40,7 @@ def main() -> None:
     options = parser.parse_args()
 
     import torch
-    from callbacks import BestWeights, SaveState, get_callbacks
+    from callbacks import BestCheckpoint, ResumeCheckpoint, get_callbacks
     from config import Config
     from core.task import Task
     from data import get_data, get_transforms, make_loaders
@@ -106,7 +106,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             callbacks = get_callbacks(Config(epochs=1), network, Run(Path(folder)), [], None)
             # Nothing is written.
-            callbacks = [one for one in callbacks if not isinstance(one, (BestWeights, SaveState))]
+            callbacks = [one for one in callbacks if not isinstance(one, (BestCheckpoint, ResumeCheckpoint))]
             model = Model(
                 network, optimizer_of(network), "cross_entropy", epoch_metrics=[("acc", accuracy(task))], device=device
             )

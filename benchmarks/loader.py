@@ -3,7 +3,7 @@
 python benchmarks/loader.py --data-dir PHOTOS [--width PIXELS] [--rounds 7]
 
 `--data-dir` holds train/<class>/. The original's way: Pillow squashes each picture to 224 × 224, imgaug, float,
-normalised. Ours: bytes, the short side scaled, a square cut out, imgaug; and the same with `--keep-pictures`.
+normalised. Ours: bytes, the short side scaled, a square cut out, imgaug; and the same with `--cache-images`.
 `--width 4000` enlarges the photographs first, to the size in which a camera leaves them.
 """
 

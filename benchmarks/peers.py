@@ -29,7 +29,7 @@ SLOW = ("original", "raw_pytorch")
 Curve = list[tuple[float, float]]  # seconds since the first picture, validation accuracy from 0 to 1
 
 
-def same_pictures(data_dir: Path, train_transform: Callable, val_transform: Callable) -> tuple:
+def find_duplicates(data_dir: Path, train_transform: Callable, val_transform: Callable) -> tuple:
     """The ImageFolder of torchvision over the pictures that the template trains with and validates on.
 
     `main` has looked up which, so that no peer has to import the template.
@@ -98,7 +98,7 @@ def loop(data_dir: Path, transforms: tuple, workers: int, tuned: bool, begin: Ca
     import torch
     from torch.utils.data import DataLoader
 
-    train, val = same_pictures(data_dir, *transforms)
+    train, val = find_duplicates(data_dir, *transforms)
     options = {"batch_size": BATCH, "num_workers": workers, "persistent_workers": tuned}
     train_dl, val_dl = DataLoader(train, shuffle=True, **options), DataLoader(val, **options)
     network = frozen_resnet18(len(train.classes))
@@ -154,7 +154,7 @@ def lightning(data_dir: Path, seed: int, begin: Callable[[], None]) -> Iterator[
     from torch.utils.data import DataLoader
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    train, val = same_pictures(data_dir, *tutorial_transforms())
+    train, val = find_duplicates(data_dir, *tutorial_transforms())
     options = {"batch_size": BATCH, "num_workers": WORKERS, "persistent_workers": True}
 
     class Module(LightningModule):
@@ -206,7 +206,7 @@ def ignite(data_dir: Path, seed: int, begin: Callable[[], None]) -> Iterator[flo
     from ignite.metrics import Accuracy
     from torch.utils.data import DataLoader
 
-    train, val = same_pictures(data_dir, *tutorial_transforms())
+    train, val = find_duplicates(data_dir, *tutorial_transforms())
     options = {"batch_size": BATCH, "num_workers": WORKERS, "persistent_workers": True}
     val_dl = DataLoader(val, **options)
     backbone = frozen_resnet18(2).to(memory_format=torch.channels_last).eval()
@@ -250,7 +250,7 @@ def timm(data_dir: Path, seed: int, begin: Callable[[], None]) -> Iterator[float
     from timm.optim import create_optimizer_v2
     from timm.utils import AverageMeter, accuracy
 
-    train, val = same_pictures(data_dir, create_transform(SIZE, is_training=True), create_transform(SIZE))
+    train, val = find_duplicates(data_dir, create_transform(SIZE, is_training=True), create_transform(SIZE))
     network = timm.create_model("resnet18", num_classes=1000)
     network.load_state_dict(frozen_resnet18(1000, keep_head=True).state_dict())  # timm names them as torchvision does
     network.reset_classifier(len(train.classes))
@@ -304,7 +304,7 @@ def template(data_dir: Path, seed: int, begin: Callable[[], None], **options) ->
         ends.append(time.perf_counter())
         return result
 
-    features.cache_features, Model.fit_generator, report.write_report = kept, fitted, lambda *_: None
+    features.cache_features, Model.fit_generator, report.write_results = kept, fitted, lambda *_: None
     with tempfile.TemporaryDirectory() as folder:
         # The patience of all peers: none. Comet's offline archive and the report are no part of the comparison.
         config = Config(data_dir=data_dir, epochs=EPOCHS, patience=EPOCHS, seed=seed, trackers=("none",), **options)
@@ -323,7 +323,7 @@ def ours(data_dir: Path, seed: int, begin: Callable[[], None]) -> Iterator[tuple
 
 def ours_plain(data_dir: Path, seed: int, begin: Callable[[], None]) -> Iterator[tuple[float, float]]:
     """A new view of each picture in each epoch, as everybody else does it; bfloat16 as the tuned peers have it."""
-    yield from template(data_dir, seed, begin, views="fresh")
+    yield from template(data_dir, seed, begin, cached_views=0)
 
 
 PEERS = {peer.__name__: peer for peer in (original, raw_pytorch, raw_tuned, lightning, ignite, timm, ours, ours_plain)}
@@ -418,10 +418,10 @@ def main() -> None:
 
     from core.environment import versions
     from data import get_data
-    from data.splits import file_names
+    from data.splits import get_file_names
 
     val_names = tempfile.NamedTemporaryFile("w", encoding="utf-8")  # noqa: SIM115
-    val_names.write("\n".join(file_names(get_data("imagefolder", data_dir).val)))
+    val_names.write("\n".join(get_file_names(get_data("imagefolder", data_dir).val)))
     val_names.flush()
     os.environ["PEERS_VAL"] = val_names.name
     runs: dict[str, list[dict]] = {name: [] for name in options.only}

@@ -2,7 +2,7 @@
 
 python compare.py lr=0.001 lr=0.003                           A and B, 5 seeds each
 python compare.py model=my_cnn "model=resnet18 weights=none" --folds 5
-python compare.py "" mix=mixup --common "data-dir=~/flowers epochs=10" --name mixing
+python compare.py "" mixup=mixup --common "data-dir=~/flowers epochs=10" --name mixing
 
 Run it again to go on where it was interrupted.
 """
@@ -104,7 +104,7 @@ def main(options: Options) -> None:
         print(f"{letter}  {shares.mean():6.2f} % right, {spread}   {setting or '(as it is)'}")
     print(f"{n} {'folds' if options.folds else 'seeds'}, {len(files)} test pictures")
     for letter in letters[1:]:
-        answer, difference, p = verdict(table["A"], table[letter], comparisons=len(letters) - 1)
+        answer, difference, p = compare_runs(table["A"], table[letter], comparisons=len(letters) - 1)
         least = smallest_difference(table["A"], table[letter], comparisons=len(letters) - 1)
         print(
             f"{letter} beats A: {answer}  ({100 * difference:+.2f} points, p = {p:.3f}; "
@@ -167,7 +167,9 @@ def right_ones(run: Run) -> dict[str, bool]:
         return {row["file"]: row["true"] == row["predicted"] for row in csv.DictReader(file)}
 
 
-def verdict(a: "np.ndarray", b: "np.ndarray", comparisons: int = 1, resamples: int = 9999) -> tuple[str, float, float]:
+def compare_runs(
+    a: "np.ndarray", b: "np.ndarray", comparisons: int = 1, resamples: int = 9999
+) -> tuple[str, float, float]:
     """Whether B beats A, over runs and over pictures.
 
     Two things are left to chance: how a run turns out, and which pictures were there to test. So two paired tests have

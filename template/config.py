@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from core.cli import check_at_least, dashes, parse
+from core.cli import check_at_least, option_name, parse
 from core.environment import versions
-from core.errors import UserError, brief
+from core.errors import UserError, format_error
 from core.files import read_json
 from core.run_folder import create_run, latest_run, new_name, open_run, resume_run
 from Project import Project, Run, project
@@ -48,10 +48,10 @@ class Config:
     """imagenet, none or a file. With weights the backbone is frozen and only the head trains; with none, everything trains. If not given: imagenet for networks that have such weights, else none."""
     freeze: Literal["all", "none"] | int | None = None
     """all of the backbone, none of it, or so many of its stages, from the picture on. If not given: all with weights, none without."""
-    unfreeze_at: int | None = None
+    unfreeze_epoch: int | None = None
     """From this epoch on the frozen stages begin to train, the last one first, one more with each epoch, at a 100th of the head's learning rate and less."""
-    views: int | Literal["fresh"] | None = None
-    """So many augmented views of each training picture are computed once, and then only the head trains; fresh computes new ones in each epoch. If not given: 2 where the backbone is frozen, else fresh."""
+    cached_views: int | None = None
+    """Augmented views of each training image whose features are cached; 0 computes a new view in each epoch. Default: 2 where the backbone is frozen, else 0."""
     normalize: Literal["imagenet", "data", "none"] = "imagenet"
     """Mean and deviation that the network expects: those that its weights were trained with, those of your training set, or none at all."""
 
@@ -65,13 +65,13 @@ class Config:
     """adam, adamw, nadam, radam, adagrad, rmsprop, sgd or your own in training/optimizers.py."""
     weight_decay: float | None = None
     """How strongly large weights are drawn to zero. If not given: the optimizer's own default."""
-    schedule: str = "plateau"
+    lr_schedule: str = "plateau"
     """What becomes of the rate: plateau (cut where nothing improves), cosine (after a warm-up), one_cycle, step or constant."""
-    mix: Literal["none", "mixup", "cutmix"] = "none"
+    mixup: Literal["none", "mixup", "cutmix"] = "none"
     """Mixes each training picture with another one, and their labels likewise."""
-    clip: float | None = None
+    grad_clip_norm: float | None = None
     """Cuts gradients back to this norm."""
-    accumulate: int = 1
+    grad_accum_steps: int = 1
     """Batches whose gradients are added up for one step of the optimizer."""
     loss: str | None = None
     """cross_entropy, label_smoothing, focal, bce or one of your own in losses/. If not given: bce where an image can have several classes, else cross_entropy."""
@@ -79,7 +79,7 @@ class Config:
     """Figures in the log beside loss and accuracy: f1, precision, recall (macro; or f1_weighted …), auc, top5 or your own in metrics/."""
     patience: int | None = None
     """Epochs without improvement until training stops; after half of them the rate is cut. If not given: epochs / 2."""
-    risk: float = 0.05
+    max_error: float = 0.05
     """The share of all images that predict.py may answer wrongly, on average over images like those it was trained on; to keep to it, it says unsure. Of the answers given a larger share may be wrong: the log and the report say how large it is."""
 
     find_lr: bool = False
@@ -93,7 +93,7 @@ class Config:
     """Compute the backbone in half the precision while training. auto: where it is frozen and the device is fast at it."""
     compile: bool = False
     """Let torch compile the backbone; the first batches take a minute."""
-    keep_pictures: bool = False
+    cache_images: bool = False
     """Keep pictures as they are once decoded and scaled, in .cache/: a quarter of a megabyte each at 224 px. Later epochs and runs read them faster."""
     num_workers: int | None = None
     """Processes that read images. If not given: one a core, 8 at most."""
@@ -107,17 +107,15 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuses what cannot work, before anything is imported or written; fills in the patience."""
-        check_at_least(1, self, "epochs", "batch_size", "image_size", "patience", "accumulate", "unfreeze_at")
-        check_at_least(0, self, "seed", "split_seed", "num_workers", "weight_decay")
-        if self.unfreeze_at and self.unfreeze_at > self.epochs:
-            raise UserError(f"--unfreeze-at {self.unfreeze_at}: the training ends with epoch {self.epochs}")
+        check_at_least(1, self, "epochs", "batch_size", "image_size", "patience", "grad_accum_steps", "unfreeze_epoch")
+        check_at_least(0, self, "seed", "split_seed", "num_workers", "weight_decay", "cached_views")
+        if self.unfreeze_epoch and self.unfreeze_epoch > self.epochs:
+            raise UserError(f"--unfreeze-epoch {self.unfreeze_epoch}: the training ends with epoch {self.epochs}")
         if isinstance(self.freeze, int):
             check_at_least(0, self, "freeze")
-        if isinstance(self.views, int):
-            check_at_least(1, self, "views")
         for name in ("seed", "split_seed"):
             if getattr(self, name) >= 2**32:
-                raise UserError(f"--{dashes(name)} {getattr(self, name)}: less than {2**32} is needed")
+                raise UserError(f"--{option_name(name)} {getattr(self, name)}: less than {2**32} is needed")
         if abs(sum(self.split) - 1) > 1e-6 or min(self.split) <= 0:
             raise UserError(f"--split {' '.join(map(str, self.split))}: shares above 0 are needed that add up to 1")
         if self.fold and not 1 <= self.fold[0] <= self.fold[1] > 1:
@@ -126,11 +124,11 @@ class Config:
             raise UserError("--dataset demo draws its own pictures; leave out --data-dir, or --dataset")
         if self.patience is None:  # kept with the run, so that more epochs on resume do not change it
             object.__setattr__(self, "patience", max(1, self.epochs // 2))
-        for name in ("lr", "clip"):
+        for name in ("lr", "grad_clip_norm"):
             if (value := getattr(self, name)) is not None and not 0 < value < float("inf"):
-                raise UserError(f"--{name} {value}: a number above 0 is needed")
-        if not 0 < self.risk < 1:
-            raise UserError(f"--risk {self.risk}: a share between 0 and 1 is needed")
+                raise UserError(f"--{option_name(name)} {value}: a number above 0 is needed")
+        if not 0 < self.max_error < 1:
+            raise UserError(f"--max-error {self.max_error}: a share between 0 and 1 is needed")
         name = self.run_name
         if name is not None and (name in ("", ".", "..") or set(name) & set("/\\\0") or len(os.fsencode(name)) > 200):
             raise UserError(f"--run-name {name!r}: give a plain folder name")
@@ -139,12 +137,7 @@ class Config:
 HEADINGS = {"--dataset": "data", "--model": "network", "--epochs": "training", "--seed": "machine", "--run-name": "run"}
 
 # What may differ from the interrupted run without changing what it would have computed; what may be raised.
-
-
-HEADINGS = {"--dataset": "data", "--model": "network", "--epochs": "training", "--seed": "machine", "--run-name": "run"}
-
-# What may differ from the interrupted run without changing what it would have computed; what may be raised.
-MAY_CHANGE_ON_RESUME = ("resume", "data_dir", "device", "num_workers", "keep_pictures", "trackers", "strict")
+MAY_CHANGE_ON_RESUME = ("resume", "data_dir", "device", "num_workers", "cache_images", "trackers", "strict")
 MAY_BE_RAISED_ON_RESUME = ("epochs", "patience")
 
 
@@ -171,11 +164,11 @@ def parse_config(argv: Sequence[str] | None = None, project: Project = project) 
                 raise UserError(f"--{field.name} {now}: the run has {before}, which can only be raised on resume")
         elif now != before and field.name not in MAY_CHANGE_ON_RESUME:
             raise UserError(
-                f"--{dashes(field.name)} {now} cannot be changed on resume (the run has {before}); start a new run"
+                f"--{option_name(field.name)} {now} cannot be changed on resume (the run has {before}); start a new run"
             )
-    if config.epochs > saved.epochs and config.schedule not in ("plateau", "constant"):
+    if config.epochs > saved.epochs and config.lr_schedule not in ("plateau", "constant"):
         raise UserError(
-            f"--epochs {config.epochs}: the schedule {config.schedule} was laid out for {saved.epochs} epochs; "
+            f"--epochs {config.epochs}: the schedule {config.lr_schedule} was laid out for {saved.epochs} epochs; "
             "start a new run"
         )
     return config
@@ -195,7 +188,7 @@ def load_config(run: Run) -> Config:
         }
         config = Config(**{name: value for name, value in values.items() if name in names})
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{run.config} cannot be read ({brief(error)}); was it changed?") from error
+        raise UserError(f"{run.config} cannot be read ({format_error(error)}); was it changed?") from error
     return replace(config, data_dir=config.data_dir and Path(config.data_dir), resume=None)
 
 

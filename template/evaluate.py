@@ -53,14 +53,14 @@ def main(options: Options) -> None:
     from poutyne import Model
 
     from core.files import read_json, write_json
-    from core.processes import connect, rank
+    from core.processes import init_distributed, rank
     from core.task import load_task
-    from data import data_of, get_transforms, make_loader
+    from data import get_transforms, load_run_data, make_loader
     from data.csv_dataset import read_labelled_table
     from data.imagefolder import read_labelled
     from evaluation import plots
     from evaluation.calibration import load_calibration
-    from evaluation.report import write_page
+    from evaluation.report import render_report
     from evaluation.scoring import predict, score
     from losses import get_loss
     from models import load_network
@@ -71,7 +71,7 @@ def main(options: Options) -> None:
     task = load_task(run)
     loss = get_loss(config.loss)
     device = get_device(options.device)
-    connect(device, options.batch_size)
+    init_distributed(device, options.batch_size)
     model = Model(load_network(run), None, None, device=device)
 
     part: str = options.split
@@ -79,7 +79,7 @@ def main(options: Options) -> None:
     if folder and not folder.exists():
         raise UserError(f"there is no folder {folder}")
     try:
-        data = data_of(run, config, project, folder)
+        data = load_run_data(run, config, project, folder)
         dataset = data.val if part == "val" else data.test
     except UserError:
         root = folder if folder and folder.is_dir() else folder and folder.parent
@@ -101,7 +101,7 @@ def main(options: Options) -> None:
     write_json(run / f"evaluate-{part}.json", scores.named(part))
     plots.confusion(scores.confusion, task.classes).savefig(run / f"evaluate-{part}.png")
     page = run.report if part == "test" else run / f"evaluate-{part}.html"
-    write_page(run, scores, dataset, part, page)
+    render_report(run, scores, dataset, part, page)
     logger.info("%s: %s; open %s", part, scores, page)
 
 

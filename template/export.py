@@ -16,7 +16,7 @@ from tyro.conf import Positional
 from config import Config, load_config
 from core.cli import parse, run_script
 from core.errors import RunError, UserError
-from core.rng import seeded
+from core.rng import isolated_rng
 from core.run_folder import open_run
 from Project import Run, project
 
@@ -104,19 +104,19 @@ def sample(run: Run, config: Config, data_dir: Path | None, n: int = 16) -> "tor
     import torch
     from torchvision.transforms import v2
 
-    from data import data_of, get_transforms
+    from data import get_transforms, load_run_data
     from data.image_io import read_image
 
     _, transform = get_transforms(config.image_size, resize=config.resize)
     try:
-        val = data_of(run, config, project, data_dir).val
+        val = load_run_data(run, config, project, data_dir).val
         chosen = [val[i * len(val) // n][0] for i in range(n)]
     except UserError as error:
         if data_dir:
             raise
         logger.info("the run's images are not there (%s); checked on val_batch.png", error)
         sheet = read_image(run / "val_batch.png")
-        with seeded(0):
+        with isolated_rng(0):
             chosen = [v2.RandomResizedCrop(config.image_size, (0.02, 0.1))(sheet) for _ in range(n)]
     return torch.stack([transform(picture) for picture in chosen])
 

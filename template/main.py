@@ -10,7 +10,7 @@ python main.py --help                   everything else
 from config import Config, parse_config, start_run
 from core.cli import STOPPED, run_script
 from core.environment import keep_freed_memory, use_bf16
-from core.processes import connect, wrap
+from core.processes import init_distributed, wrap_ddp
 from core.stopwatch import Stopwatch
 from Project import Project, Run, project
 
@@ -30,7 +30,7 @@ def main(config: Config, project: Project = project) -> Run:
     from data.balance import balance
     from data.check import check
     from data.image_cache import cache_images
-    from evaluation.results import write_report, write_start
+    from evaluation.results import write_inputs, write_results
     from losses import get_loss
     from metrics import get_metrics
     from models import build_network, load_best
@@ -45,37 +45,37 @@ def main(config: Config, project: Project = project) -> Run:
     set_seeds(config.seed)
     device = get_device(config.device)
     keep_freed_memory(device)
-    connect(device, config.batch_size)
+    init_distributed(device, config.batch_size)
     check_options(config, device, TRACKERS)
     state = load_state(config)
     config = choose_dataset(config, project)
     data = load_data(config, project)
     stopwatch.lap("start-up")
-    findings = check(data, project.cache_dir, config)
+    data = check(config, data, project.cache_dir)
     stopwatch.lap("checking images")
-    network = build_network(config, len(data.classes), findings.statistics, state and state["network"])
+    network = build_network(config, len(data.classes), data.statistics, state and state["network"])
     config = resolve(config, data, network)  # every option that is still None gets its value here
-    network.use_bf16(use_bf16(config.bf16, network.frozen and not config.unfreeze_at, device))
-    class_weights, image_weights = balance(config.balance, data)
-    loss = get_loss(config.loss, class_weights, device)
+    network.use_bf16(use_bf16(config.bf16, network.frozen and not config.unfreeze_epoch, device))
+    data = balance(config, data)
+    loss = get_loss(config.loss, data.class_weights, device)
     metrics = get_metrics(config.metrics, data.task)
-    if config.keep_pictures:
-        data = cache_images(config, data, project.cache_dir)
-    loaders = get_loaders(config, data, image_weights)
-    loaders = mix_batches(config.mix, loaders, loss, device)
+    data = cache_images(config, data, project.cache_dir)
+    loaders = get_loaders(config, data)
+    loaders = mix_batches(config, loaders, loss, device)
     preflight(config, data, network, loaders)  # every refusal happens before a run exists
 
     with (
         start_run(config, project, describe_split(data)) as run,
         get_trackers(config.trackers, run, project.env_file, loaders.val) as trackers,
     ):
-        write_start(run, network, loaders, config.image_size, findings)
+        write_inputs(run, network, loaders, config.image_size)
         if config.compile:
             network.backbone.compile()
         optimizer = make_optimizer(config, network)
-        model = Model(wrap(network, device), optimizer, loss, epoch_metrics=metrics, device=device)
+        model = Model(wrap_ddp(network, device), optimizer, loss, epoch_metrics=metrics, device=device)
         stopwatch.lap("start-up")
-        train, val = cache_features(config, network, loaders, project.cache_dir)
+        train, val, _ = loaders
+        train, val = cache_features(config, network, train, val, project.cache_dir)
         stopwatch.lap("computing features")
         if config.find_lr and not state:
             find_lr(model, train, run / "lr_finder.png")
@@ -87,13 +87,13 @@ def main(config: Config, project: Project = project) -> Run:
             val,
             epochs=0 if state and state["stopped"] else config.epochs,
             initial_epoch=first_epoch,
-            batches_per_step=config.accumulate,
+            batches_per_step=config.grad_accum_steps,
             callbacks=get_callbacks(config, network, run, trackers, state),
             verbose=False,
         )
         stopwatch.lap("training")
         load_best(network, run)
-        write_report(run, model, config, loaders, trackers, stopwatch, first_epoch)
+        write_results(run, model, config, loaders, trackers, stopwatch, first_epoch)
     return run
 
 

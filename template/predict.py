@@ -22,7 +22,7 @@ from tyro.conf import Positional
 from config import load_config
 from core.cli import check_at_least, check_file, parse, run_script
 from core.errors import UserError
-from core.files import replacing
+from core.files import atomic_write
 from core.progress import progress_bar
 from core.run_folder import open_run
 
@@ -108,9 +108,9 @@ def main(options: Options) -> None:
 
         writers: list[Callable[[Path, Answer], None]] = [show]
         if options.csv:
-            writers.append(csv_writer(stack.enter_context(replacing(options.csv))))
+            writers.append(csv_writer(stack.enter_context(atomic_write(options.csv))))
         if options.json:
-            writers.append(json_writer(stack, stack.enter_context(replacing(options.json))))
+            writers.append(json_writer(stack, stack.enter_context(atomic_write(options.json))))
         for batch in loader:
             good = [(files[i], image) for i, image in batch if isinstance(image, torch.Tensor)]
             broken += [image for _, image in batch if isinstance(image, str)]
@@ -123,7 +123,7 @@ def main(options: Options) -> None:
             progress.update(len(batch))
         if len(broken) == len(files):
             raise UserError(broken[0])
-    if calibration.risk is not None and calibration.threshold is None:
+    if calibration.max_error is not None and calibration.threshold is None:
         print(f"warning: {calibration.promise}", file=sys.stderr)
     if broken:
         for message in broken:
@@ -158,7 +158,7 @@ def name_classes(logits: "torch.Tensor", task: "Task", calibration: "Calibration
     """
     p = task.activate(logits, calibration.temperature)
     ranked = sorted(zip(task.classes, p.tolist(), strict=True), key=lambda pair: -pair[1])
-    sure = calibration.is_sure(ranked[0][1])
+    sure = calibration.is_confident(ranked[0][1])
     if top:
         return Answer(ranked[:top], sure, top=True)
     names = task.names(task.decode(p).tolist())

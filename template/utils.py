@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 from config import Config, load_config
 from core.errors import UserError, lookup
 from core.files import read_json
-from core.processes import world
+from core.processes import world_size
 from core.run_folder import open_run
 from Project import Run
 
@@ -36,7 +36,9 @@ def get_device(name: str) -> "torch.device":
     import torch
 
     found = torch.accelerator.current_accelerator(check_available=True)
-    if found and world() > 1 and name in ("auto", found.type):  # each process of a machine takes a device of its own
+    if (
+        found and world_size() > 1 and name in ("auto", found.type)
+    ):  # each process of a machine takes a device of its own
         name = f"{found.type}:{os.environ.get('LOCAL_RANK', 0)}"
     if name == "auto" and found:
         return found
@@ -124,7 +126,7 @@ def load_run(folder: str | Path) -> LoadedRun:
 
     from data import get_transforms
     from evaluation.calibration import load_calibration
-    from evaluation.scoring import read_log, read_scores
+    from evaluation.scoring import load_scores, read_log
     from models import load_network
 
     run = open_run(Path(folder))
@@ -137,5 +139,5 @@ def load_run(folder: str | Path) -> LoadedRun:
         get_transforms(config.image_size, resize=config.resize)[1],
         load_calibration(run),
         pd.DataFrame(read_log(run)),
-        read_scores(run),
+        load_scores(run),
     )

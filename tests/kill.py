@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "template"))
 import callbacks
 import main as main_script
 import models
-from callbacks import Progress, load_state
+from callbacks import ProgressBar, load_state
 from config import Config
 from core import files
 from data.demo import draw_demo
@@ -52,9 +52,9 @@ def die_at(place: str, count: int) -> None:
 
     write, replace = files.write_tensors, os.replace
     started, scored, logged = (
-        Progress.on_train_batch_end,
-        Progress.on_valid_batch_end,
-        callbacks.Log._on_epoch_end_write,
+        ProgressBar.on_train_batch_end,
+        ProgressBar.on_valid_batch_end,
+        callbacks.EpochLogger._on_epoch_end_write,
     )
 
     def half(state, file) -> None:
@@ -73,16 +73,16 @@ def die_at(place: str, count: int) -> None:
             here()
 
     if place == "half a checkpoint":
-        for name in ("SaveState", "BestWeights"):
+        for name in ("ResumeCheckpoint", "BestCheckpoint"):
             sys.modules[f"callbacks.{name}"].write_tensors = half
     elif "move" in place:
         os.replace = move
     elif place == "in training":
-        Progress.on_train_batch_end = lambda self, *args: here() or started(self, *args)
+        ProgressBar.on_train_batch_end = lambda self, *args: here() or started(self, *args)
     elif place == "in validation":
-        Progress.on_valid_batch_end = lambda self, *args: here() or scored(self, *args)
+        ProgressBar.on_valid_batch_end = lambda self, *args: here() or scored(self, *args)
     else:
-        callbacks.Log._on_epoch_end_write = lambda self, *args: logged(self, *args) or here()
+        callbacks.EpochLogger._on_epoch_end_write = lambda self, *args: logged(self, *args) or here()
 
 
 def start(project: Project, data_dir: Path, name: str, place: str | None = None, count: int = 0) -> int:

@@ -51,8 +51,8 @@ MISTAKES = [
         2,
         "checkpoint watches accuracy, the others loss",
         "callbacks/__init__.py",
-        "BestWeights(run, network, monitor=MONITOR, mode=MODE)",
-        'BestWeights(run, network, monitor="val_acc", mode="max")',
+        "BestCheckpoint(run, network, monitor=MONITOR, mode=MODE)",
+        'BestCheckpoint(run, network, monitor="val_acc", mode="max")',
         "best_is_what_all_three",
     ),
     Mistake(
@@ -125,7 +125,7 @@ MISTAKES = [
         7,
         "views that depend on the worker",
         "data/loaders.py",
-        "with seeded(one):\n                views",
+        "with isolated_rng(one):\n                views",
         "if True:\n                views",
         "views_follow_the_seed",
     ),
@@ -319,7 +319,7 @@ MISTAKES = [
     Mistake(
         19,
         "plateau lost on resume",
-        "callbacks/SaveState.py",
+        "callbacks/ResumeCheckpoint.py",
         '        self.schedule.load_state_dict(self.state["schedule"])\n',
         "",
         "resumed_run_equals",
@@ -327,7 +327,7 @@ MISTAKES = [
     Mistake(
         19,
         "best-so-far lost on resume",
-        "callbacks/SaveState.py",
+        "callbacks/ResumeCheckpoint.py",
         '        self.best.current_best = self.state["best"]\n',
         "",
         "resumed_run_equals",
@@ -335,7 +335,7 @@ MISTAKES = [
     Mistake(
         19,
         "early-stop counter lost on resume",
-        "callbacks/SaveState.py",
+        "callbacks/ResumeCheckpoint.py",
         'self.stop.best, self.stop.wait = self.state["stop"]["best"], self.state["stop"]["wait"]',
         "pass",
         "resumed_run_equals",
@@ -343,7 +343,7 @@ MISTAKES = [
     Mistake(
         19,
         "optimizer lost on resume",
-        "callbacks/SaveState.py",
+        "callbacks/ResumeCheckpoint.py",
         'self.model.optimizer.load_state_dict(self.state["optimizer"])',
         "pass",
         "resumed_run_equals",
@@ -351,7 +351,7 @@ MISTAKES = [
     Mistake(
         19,
         "random states lost on resume",
-        "callbacks/SaveState.py",
+        "callbacks/ResumeCheckpoint.py",
         "SeedSequence([self.seed, epoch_number, rank()])",
         "SeedSequence()",
         "resumed_run_equals",

@@ -180,11 +180,11 @@ def test_every_network_that_torchvision_lists_can_be_built_and_used(tmp_path):
     project = copy_of_template(tmp_path / "project")
     (project / "all_networks.py").write_text(
         "import torch, torchvision\n"
-        "from models import get_model, suited_size\n"
+        "from models import get_model, native_image_size\n"
         "torch.nn.init.trunc_normal_ = lambda t, mean=0, std=1, **_: t.data.normal_(mean, std)  # much faster\n"
         "names = set(torchvision.models.list_models(module=torchvision.models)) - {'vit_h_14', 'regnet_y_128gf'}\n"
         "for name in sorted(names):\n"
-        "    size, fixed = suited_size(name)\n"
+        "    size, fixed = native_image_size(name)\n"
         "    size = size if fixed else 96\n"
         "    images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)\n"
         "    network = get_model(name, 3, 'none').train()\n"

@@ -11,7 +11,7 @@ import numpy as np
 from poutyne import Logger
 from torch.utils.data import DataLoader
 
-from core.errors import brief
+from core.errors import format_error
 from core.files import read_json
 from Project import Run
 
@@ -65,7 +65,7 @@ class CometCallback(Logger):
             try:
                 self.experiment = comet_ml.start(online=True, **settings)
             except Exception as error:
-                logger.warning("Comet refuses (%s)", brief(error))
+                logger.warning("Comet refuses (%s)", format_error(error))
         if self.experiment is None or not self.experiment.alive:
             self.experiment = comet_ml.start(online=False, **settings)
             logger.info("Comet: %s, so this run is kept offline", "no answer" if has_key else "no key")

@@ -27,7 +27,9 @@ class Schedule(Callback):
 
     def on_train_batch_end(self, batch_number: int, logs: dict) -> None:
         """One step further."""
-        with warnings.catch_warnings():  # with --accumulate the optimizer's first step comes later, and that is meant
+        with (
+            warnings.catch_warnings()
+        ):  # with --grad-accum-steps the optimizer's first step comes later, and that is meant
             warnings.simplefilter("ignore", UserWarning)
             self.scheduler.step()
 

@@ -13,22 +13,22 @@ from typing import Any
 from poutyne import Callback, EarlyStopping, ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
-from callbacks.BestWeights import BestWeights
+from callbacks.BestCheckpoint import BestCheckpoint
 from callbacks.CometCallback import CometCallback
-from callbacks.Finite import Finite
-from callbacks.Guarded import Guarded
-from callbacks.Log import Log
+from callbacks.DistributedMetrics import DistributedMetrics
+from callbacks.EpochLogger import EpochLogger
+from callbacks.GradualUnfreezing import GradualUnfreezing
 from callbacks.MLflowCallback import MLflowCallback
-from callbacks.Progress import Progress
-from callbacks.SaveState import SaveState, load_state
+from callbacks.NonFiniteLossGuard import NonFiniteLossGuard
+from callbacks.ProgressBar import ProgressBar
+from callbacks.ResumeCheckpoint import ResumeCheckpoint, load_state
+from callbacks.SafeTracker import SafeTracker
 from callbacks.Schedule import Schedule
 from callbacks.TensorBoardCallback import TensorBoardCallback
-from callbacks.Together import Together
-from callbacks.Unfreeze import Unfreeze
 from callbacks.WandbCallback import WandbCallback
 from config import Config
 from core.errors import lookup
-from core.processes import rank, world
+from core.processes import rank, world_size
 from evaluation.scoring import MODE, MONITOR
 from models import Classifier
 from Project import Run
@@ -43,7 +43,7 @@ TRACKERS: dict[str, Callable[[Run, Path, DataLoader], Any]] = {
 
 
 @contextmanager
-def get_trackers(names: Sequence[str], run: Run, env_file: Path, val_dl: DataLoader) -> Iterator[list[Guarded]]:
+def get_trackers(names: Sequence[str], run: Run, env_file: Path, val_dl: DataLoader) -> Iterator[list[SafeTracker]]:
     """Starts the trackers that were chosen, and ends them however the run ends.
 
     Args:
@@ -55,11 +55,11 @@ def get_trackers(names: Sequence[str], run: Run, env_file: Path, val_dl: DataLoa
     Raises:
         UserError: a tracker is not installed.
     """
-    trackers: list[Guarded] = []
+    trackers: list[SafeTracker] = []
     try:
         for name in names:
             if name in TRACKERS and rank() == 0:
-                trackers.append(Guarded(name, partial(TRACKERS[name], run, env_file, val_dl)))
+                trackers.append(SafeTracker(name, partial(TRACKERS[name], run, env_file, val_dl)))
         yield trackers
     finally:
         for tracker in trackers:
@@ -67,30 +67,39 @@ def get_trackers(names: Sequence[str], run: Run, env_file: Path, val_dl: DataLoa
 
 
 def get_callbacks(
-    config: Config, network: Classifier, run: Run, trackers: list[Guarded], state: dict[str, Any] | None
+    config: Config, network: Classifier, run: Run, trackers: list[SafeTracker], state: dict[str, Any] | None
 ) -> list[Callback]:
     """All callbacks of a training, in the order in which they act.
 
     Args:
-        config: patience, schedule, unfreeze_at, seed.
+        config: patience, schedule, unfreeze_epoch, seed.
         network: as it is at the start, with what is frozen.
         run: where log and weights go.
         trackers: from `get_trackers`.
         state: what `last.pt` held, to go on from there; None at a new start.
     """
-    best = BestWeights(run, network, monitor=MONITOR, mode=MODE)
-    build = lookup(config.schedule, SCHEDULES, "schedule")
+    best = BestCheckpoint(run, network, monitor=MONITOR, mode=MODE)
+    build = lookup(config.lr_schedule, SCHEDULES, "schedule")
     plateau = ReduceLROnPlateau(monitor=MONITOR, mode=MODE, factor=0.1, patience=config.patience // 2)
     schedule = Schedule(build) if build else plateau
     stop = EarlyStopping(monitor=MONITOR, mode=MODE, patience=config.patience)
-    training: list[Callback] = [Together()] if world() > 1 else []
-    training.append(Finite(run))
-    if config.unfreeze_at:
-        training.append(Unfreeze(network, config.unfreeze_at, schedule, stop))
-    keeper = SaveState(run, network, config.seed, schedule, best, stop, state)
+    training: list[Callback] = [DistributedMetrics()] if world_size() > 1 else []
+    training.append(NonFiniteLossGuard(run))
+    if config.unfreeze_epoch:
+        training.append(GradualUnfreezing(network, config.unfreeze_epoch, schedule, stop))
+    keeper = ResumeCheckpoint(run, network, config.seed, schedule, best, stop, state)
     if rank() > 0:  # one process writes
         return [*training, schedule, stop, keeper]
-    return [*training, Log(run, append=state is not None), schedule, best, stop, *trackers, Progress(stop), keeper]
+    return [
+        *training,
+        EpochLogger(run, append=state is not None),
+        schedule,
+        best,
+        stop,
+        *trackers,
+        ProgressBar(stop),
+        keeper,
+    ]
 
 
 __all__ = ["TRACKERS", "get_callbacks", "get_trackers", "load_state"]

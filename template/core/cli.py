@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from core.errors import RunError, UserError, out_of_memory
-from core.processes import rank, says_it_first, world
+from core.processes import is_first_to_report, rank, world_size
 
 # What a script prints that was stopped, where starting again finds most of its work done.
 STOPPED = "stopped; to continue, type the same command again: checked images and computed features are cached"
@@ -51,7 +51,7 @@ def check_at_least(least: int, options: Any, *names: str) -> None:
     for name in names:
         value = getattr(options, name)
         if value is not None and not least <= value < float("inf"):
-            raise UserError(f"--{dashes(name)} {value}: at least {least} is needed")
+            raise UserError(f"--{option_name(name)} {value}: at least {least} is needed")
 
 
 def check_file(name: str, path: Path | None) -> None:
@@ -64,7 +64,7 @@ def check_file(name: str, path: Path | None) -> None:
         raise UserError(f"--{name} {path}: give the name of a file, in a folder that exists")
 
 
-def dashes(name: str) -> str:
+def option_name(name: str) -> str:
     """The option's name as it is typed."""
     return name.replace("_", "-")
 
@@ -106,7 +106,7 @@ def run_script(
         reason = str(error).partition("\n")[0]
         if out_of_memory(error):
             code, message = 1, f"error: out of memory; lower --batch-size or --image-size ({reason})"
-        elif world() > 1 and any(sign in reason.lower() for sign in ("gloo", "nccl", "peer", "tcpstore")):
+        elif world_size() > 1 and any(sign in reason.lower() for sign in ("gloo", "nccl", "peer", "tcpstore")):
             code, message = 1, "error: another process has ended, and so this one does"
         else:
             raise
@@ -120,9 +120,9 @@ def run_script(
         code, message = 1, f"error: {error}{'; make room, and go on with --resume' if full else ''}"
     else:
         return
-    if world() > 1:  # torchrun tells the others to end as soon as one does; this one is about to
+    if world_size() > 1:  # torchrun tells the others to end as soon as one does; this one is about to
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if message and says_it_first(message):
+    if message and is_first_to_report(message):
         print(message, file=sys.stderr)
     sys.exit(code)
 

@@ -19,7 +19,7 @@ class RunError(Exception):
     """What ends a run although nobody made a mistake in options or data: one line, exit code 1."""
 
 
-def brief(error: Exception) -> str:
+def format_error(error: Exception) -> str:
     """What the error says and of what kind it is, in one line of bearable length."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 

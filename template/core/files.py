@@ -1,5 +1,6 @@
 """Files that are written at once: a reader, or a run that is killed, meets the old one or the new one."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -7,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from core.errors import UserError, brief
+from core.errors import UserError, format_error
 
 
 @contextmanager
-def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """A file to write that takes the place of `path` at once, when all of it is there.
 
     A reader, or a run that is killed, meets the old file or the new one, never half of it. What is no plain file, such
@@ -57,7 +58,7 @@ def write_tensors(state: Any, file: IO[bytes]) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file, at once."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -70,4 +71,13 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({brief(error)}); was it changed?") from error
+        raise UserError(f"{path} cannot be read ({format_error(error)}); was it changed?") from error
+
+
+def digest(*parts: Any) -> bytes:
+    """16 bytes that stand for all of these."""
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        content = part if isinstance(part, bytes) else str(part).encode(errors="surrogateescape")
+        found.update(len(content).to_bytes(8, "little") + content)
+    return found.digest()

@@ -26,12 +26,12 @@ def rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes there are, on all machines together."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def connect(device: "torch.device", batch_size: int) -> None:
+def init_distributed(device: "torch.device", batch_size: int) -> None:
     """Connects the processes, by NCCL on GPUs and by gloo on CPUs.
 
     Args:
@@ -42,11 +42,11 @@ def connect(device: "torch.device", batch_size: int) -> None:
         UserError: the batch cannot be shared out evenly, and then the mean of the shares' gradients would not be that
             of the batch.
     """
-    if world() == 1:
+    if world_size() == 1:
         return
-    if batch_size % world():
-        more = batch_size + world() - batch_size % world()
-        raise UserError(f"--batch-size {batch_size} cannot be shared by {world()} processes; try {more}")
+    if batch_size % world_size():
+        more = batch_size + world_size() - batch_size % world_size()
+        raise UserError(f"--batch-size {batch_size} cannot be shared by {world_size()} processes; try {more}")
     import torch
 
     if device.type == "cuda":
@@ -54,23 +54,23 @@ def connect(device: "torch.device", batch_size: int) -> None:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     torch.distributed.init_process_group(backend, timeout=timedelta(hours=1))
     atexit.register(torch.distributed.destroy_process_group)
-    wait()  # or one that ends at once, with an error, would leave others connecting to it for an hour
+    barrier()  # or one that ends at once, with an error, would leave others connecting to it for an hour
 
 
 @contextmanager
-def one_first() -> Iterator[None]:
+def local_main_first() -> Iterator[None]:
     """One process of each machine goes through this context first, and the others find in caches what it has left."""
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     if not first:
-        wait()
+        barrier()
     yield
     if first:
-        wait()
+        barrier()
 
 
-def wait() -> None:
+def barrier() -> None:
     """Until all processes are here."""
-    if world() > 1:
+    if world_size() > 1:
         from torch.distributed import barrier
 
         barrier()
@@ -82,14 +82,14 @@ def turns() -> list[tuple[int, int]]:
     First among all processes. What a process does not find then, because it lies on another machine's disk, is shared
     out among those of its own machine.
     """
-    if world() == 1:
+    if world_size() == 1:
         return [(0, 1)]
-    return [(rank(), world()), (int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1)))]
+    return [(rank(), world_size()), (int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1)))]
 
 
-def from_first(value: Value) -> Value:
+def broadcast_object(value: Value) -> Value:
     """What this is in the process of rank 0; any object that can be pickled."""
-    if world() == 1:
+    if world_size() == 1:
         return value
     from torch.distributed import broadcast_object_list
 
@@ -107,19 +107,19 @@ def gather(share: "torch.Tensor") -> "torch.Tensor":
     Returns:
         (N, …), the same in all processes.
     """
-    if world() == 1:
+    if world_size() == 1:
         return share
     from torch.distributed import all_gather_object
 
-    shares = [share] * world()
+    shares = [share] * world_size()
     all_gather_object(shares, share)
     whole = share.new_empty((sum(map(len, shares)), *share.shape[1:]))
     for i, other in enumerate(shares):
-        whole[i :: world()] = other
+        whole[i :: world_size()] = other
     return whole
 
 
-def average(sums: dict[str, float], counts: dict[str, int]) -> dict[str, float]:
+def weighted_all_reduce(sums: dict[str, float], counts: dict[str, int]) -> dict[str, float]:
     """Sums over all processes, each divided by the sum of its count."""
     import torch
 
@@ -128,16 +128,16 @@ def average(sums: dict[str, float], counts: dict[str, int]) -> dict[str, float]:
     return dict(zip(sums, (both[0] / both[1]).tolist(), strict=True))
 
 
-def synchronize(network: "torch.nn.Module", buffers_only: bool = False) -> None:
+def broadcast_parameters(network: "torch.nn.Module", buffers_only: bool = False) -> None:
     """Makes a network what it is in the process of rank 0: its weights, or only the statistics of its BatchNorms."""
-    if world() > 1:
+    if world_size() > 1:
         from torch.distributed import broadcast
 
         for value in network.buffers() if buffers_only else network.state_dict().values():
             broadcast(value, 0)
 
 
-def wrap(network: "torch.nn.Module", device: "torch.device") -> "torch.nn.Module":
+def wrap_ddp(network: "torch.nn.Module", device: "torch.device") -> "torch.nn.Module":
     """The network, its gradients averaged over the processes from now on.
 
     What is frozen now stays out of it, so it has to be wrapped again when that begins to train. Buffers are not kept
@@ -148,7 +148,7 @@ def wrap(network: "torch.nn.Module", device: "torch.device") -> "torch.nn.Module
         device: to which it is moved.
     """
     network = network.to(device)
-    if world() == 1:
+    if world_size() == 1:
         return network
     from torch.nn.parallel import DistributedDataParallel
 
@@ -158,9 +158,9 @@ def wrap(network: "torch.nn.Module", device: "torch.device") -> "torch.nn.Module
         return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
 
 
-def says_it_first(message: str) -> bool:
+def is_first_to_report(message: str) -> bool:
     """Whether no other process has said the same: what is wrong with options or data is so for all of them."""
-    if world() == 1:
+    if world_size() == 1:
         return True
     from torch.distributed import TCPStore
 

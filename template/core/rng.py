@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def seeded(seed: int | None) -> Iterator[None]:
+def isolated_rng(seed: int | None) -> Iterator[None]:
     """Within this context whatever is drawn from torch, NumPy or Python depends on `seed` alone.
 
     torch's generator goes on afterwards as if nothing had been drawn: the network's dropout uses it too.

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
-from core.files import replacing, write_json
-from core.processes import from_first, rank
+from core.files import atomic_write, write_json
+from core.processes import broadcast_object, rank
 from Project import Project, Run
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def new_name(project: Project, model: str) -> str:
     name = time.strftime("%Y-%m-%d_%H-%M-%S_") + model.replace("/", "_")
     while (project.checkpoint_dir / name).exists():
         name += "_"  # another one has started within the same second
-    return from_first(name)
+    return broadcast_object(name)
 
 
 @contextmanager
@@ -105,7 +105,7 @@ def resume_run(folder: Path, config: Any) -> Iterator[Run]:
         yield run
     except UserError:
         if rank() == 0:
-            with replacing(run.config, "wb") as file:
+            with atomic_write(run.config, "wb") as file:
                 file.write(before)
         raise
     except KeyboardInterrupt as error:

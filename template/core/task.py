@@ -100,11 +100,11 @@ class Task:
         return torch.zeros((n, len(self.classes)) if self.multilabel else n, dtype=torch.int64)
 
     def accuracies(self, labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-        """Count right answers: `acc`, and for several classes `exact`, the share of images with no wrong answer."""
+        """Count right answers: `acc`, and for several classes `exact_match`, images without a wrong one."""
         right = labels == predicted
         if not self.multilabel:
             return {"acc": float(right.mean())}
-        return {"exact": float(right.all(axis=1).mean()), "acc": float(right.mean())}
+        return {"exact_match": float(right.all(axis=1).mean()), "acc": float(right.mean())}
 
     def confidence(self, probabilities: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         """Return the probability of each answer: (N,), or (N, n_classes) of each yes and each no."""

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from core.errors import UserError
 from data.image_io import is_image, read_image
-from data.splits import FRACTIONS, Data, fill_in
+from data.splits import FRACTIONS, DatasetSplits, complete_splits
 
 
 class MyDataset(Dataset):
@@ -53,8 +53,8 @@ class MyDataset(Dataset):
         return read_image(self.data_dir / self.files[index]), self.targets[index]
 
 
-def my_dataset(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> Data:
+def my_dataset(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
     """All three parts from the one folder; where you have a test set of your own, it takes the place of the None."""
     dataset = MyDataset(Path(data_dir))
-    train, val, test = fill_in(dataset, None, None, fractions, seed)
-    return Data(train, val, test, dataset.classes)
+    train, val, test = complete_splits(dataset, None, None, fractions, seed)
+    return DatasetSplits(train, val, test, dataset.classes)

@@ -13,7 +13,7 @@ from typing import Any
 from config import Config
 from core.errors import UserError, lookup
 from core.files import read_json
-from core.processes import one_first
+from core.processes import local_main_first
 from core.task import load_task
 from data.csv_dataset import table
 from data.demo import FOLDER, demo
@@ -21,33 +21,33 @@ from data.image_io import images_in
 from data.imagefolder import imagefolder, read_folders
 from data.loaders import DataLoaders, make_loader, make_loaders
 from data.MyDataset import my_dataset
-from data.splits import FRACTIONS, Data, check_problems, choose_fold, describe_split, restore_split
+from data.splits import FRACTIONS, DatasetSplits, check_problems, choose_fold, describe_split, restore_split
 from data.tiny_imagenet import tiny_imagenet
-from data.torchvision_datasets import PUBLISHED
+from data.torchvision_datasets import TORCHVISION_DATASETS
 from data.transformation import Transform, get_transforms, train_transform, val_transform
 from Project import Project, Run
 
 logger = logging.getLogger(__name__)
 
-DATASETS: dict[str, Callable[[Path, Sequence[float], int], Data]] = {
+DATASETS: dict[str, Callable[[Path, Sequence[float], int], DatasetSplits]] = {
     "imagefolder": imagefolder,
     "csv": table,
     "tiny_imagenet": tiny_imagenet,
     "my_dataset": my_dataset,
     "demo": demo,
-    **PUBLISHED,
+    **TORCHVISION_DATASETS,
 }
 # Those that need no folder of yours: where in the project's cache they are kept.
 OBTAINED = {
     "demo": FOLDER,
-    **dict.fromkeys(PUBLISHED, "torchvision"),
+    **dict.fromkeys(TORCHVISION_DATASETS, "torchvision"),
 }
 
 
 def is_there(name: str, data_dir: Path) -> bool:
     """Whether a folder that somebody names holds this data set; else reading it could download or draw it there."""
-    if name in PUBLISHED:
-        return (data_dir / PUBLISHED[name].args[2]).is_dir()
+    if name in TORCHVISION_DATASETS:
+        return (data_dir / TORCHVISION_DATASETS[name].args[2]).is_dir()
     return name != "demo" or (data_dir / "train").is_dir()
 
 
@@ -58,7 +58,7 @@ def get_data(
     seed: int = 0,
     run: Run | None = None,
     fold: tuple[int, int] | None = None,
-) -> Data:
+) -> DatasetSplits:
     """Reads a data set by name.
 
     Args:
@@ -74,7 +74,7 @@ def get_data(
     """
     read = lookup(name, DATASETS, "data set")
     try:
-        with one_first():  # what is downloaded, unpacked or drawn is so once on each machine
+        with local_main_first():  # what is downloaded, unpacked or drawn is so once on each machine
             data = read(data_dir, fractions, seed)
         data = choose_fold(data, *fold, seed) if fold else data
         if not run:
@@ -161,7 +161,7 @@ def data_folder(config: Config, project: Project) -> Path:
     return config.data_dir or project.data_dir
 
 
-def load_data(config: Config, project: Project) -> Data:
+def load_data(config: Config, project: Project) -> DatasetSplits:
     """Read the data set that the options ask for; a resumed run gets the split that it had.
 
     Args:
@@ -178,25 +178,24 @@ def load_data(config: Config, project: Project) -> Data:
     return data
 
 
-def get_loaders(config: Config, data: Data, weights: Sequence[float] | None = None) -> DataLoaders:
+def get_loaders(config: Config, data: DatasetSplits) -> DataLoaders:
     """Return the loaders that the options ask for.
 
     Args:
         config: resolved.
         data: images and labels.
-        weights: how often each training image is drawn, relative to the others; default: each once an epoch.
     """
     return make_loaders(
         data,
         *get_transforms(config.image_size, config.augmentation, config.resize),
         batch_size=config.batch_size,
         seed=config.seed,
-        weights=weights,
+        weights=data.image_weights,
         num_workers=config.num_workers,
     )
 
 
-def data_of(run: Run, config: Config, project: Project, data_dir: Path | None) -> Data:
+def load_run_data(run: Run, config: Config, project: Project, data_dir: Path | None) -> DatasetSplits:
     """The images of a finished run, dealt out as they were then.
 
     Args:
@@ -221,7 +220,6 @@ __all__ = [
     "check_problems",
     "choose_dataset",
     "data_folder",
-    "data_of",
     "describe_split",
     "get_data",
     "get_dataloaders",
@@ -229,6 +227,7 @@ __all__ = [
     "get_transforms",
     "is_there",
     "load_data",
+    "load_run_data",
     "make_loader",
     "make_loaders",
     "train_transform",

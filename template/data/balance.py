@@ -1,16 +1,18 @@
 """For classes of very different sizes: the small ones count more in the loss, or are drawn more often."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 
+from config import Config
 from core.task import classes_of
-from data.splits import Data, labels
+from data.splits import DatasetSplits, labels
 
 logger = logging.getLogger(__name__)
 
 
-def class_weights(data: Data) -> np.ndarray:
+def class_weights(data: DatasetSplits) -> np.ndarray:
     """Return a weight for each class, see `Task.class_weights`: the smaller it is in the training set, the larger."""
     targets = labels(data.train)
     counts = np.zeros(len(data.classes))
@@ -19,7 +21,7 @@ def class_weights(data: Data) -> np.ndarray:
     return data.task.class_weights(np.maximum(counts, 1), len(targets))
 
 
-def image_weights(data: Data) -> np.ndarray:
+def image_weights(data: DatasetSplits) -> np.ndarray:
     """A weight for each training image: that of its rarest class, so that each class is drawn about as often.
 
     Returns:
@@ -31,25 +33,24 @@ def image_weights(data: Data) -> np.ndarray:
     )
 
 
-def balance(how: str, data: Data) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """What `--balance` asks for, and says in the log what it does.
+def balance(config: Config, data: DatasetSplits) -> DatasetSplits:
+    """Return the data with the weights that `--balance` asks for; log what they do.
 
     Args:
-        how: "none", "weights" or "sampler".
+        config: balance: "none", "weights" (of classes, in the loss) or "sampler" (of images, when drawing).
         data: its training set decides.
-
-    Returns:
-        Weights of the classes for the loss, (n_classes,), and of the images for the sampler, (N,); None for neither.
     """
-    if how == "none":
-        return None, None
+    if config.balance == "none":
+        return data
     weights = class_weights(data)
     order = weights.argsort()
     few, many = data.classes[order[-1]], data.classes[order[0]]
     what = (
         "counts {:.2g} times in the loss, {!r} {:.2g} times"
-        if how == "weights"
+        if config.balance == "weights"
         else ("is drawn about {:.2g} times an epoch for each of its images, {!r} {:.2g} times")
     )
     logger.info("balance: %r %s", few, what.format(weights[order[-1]], many, weights[order[0]]))
-    return (weights, None) if how == "weights" else (None, image_weights(data))
+    if config.balance == "weights":
+        return replace(data, class_weights=weights)
+    return replace(data, image_weights=image_weights(data))

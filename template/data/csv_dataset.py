@@ -7,12 +7,12 @@ from pathlib import Path
 from core.errors import UserError
 from core.task import SEPARATOR, Label, Task, split_names
 from data.image_dataset import ImageDataset
-from data.splits import FRACTIONS, SPLITS, Data, fill_in
+from data.splits import FRACTIONS, SPLITS, DatasetSplits, complete_splits
 
 SPLIT_NAMES = {**{name: name for name in SPLITS}, "valid": "val", "validation": "val", "training": "train"}
 
 
-def table(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> Data:
+def table(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
     """Reads a CSV file with the columns `file`, `label` and, if there is one, `split` (train, val, test).
 
     Files are relative to the table. Where a label holds a `|`, pictures can have any number of classes, and an empty
@@ -41,8 +41,8 @@ def table(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0)
     train, val, test = (
         ImageDataset(path.parent, *encode(parts[part], task), classes) if part in parts else None for part in SPLITS
     )
-    train, val, test = fill_in(train, val, test, fractions, seed)
-    return Data(train, val, test, classes, multilabel=multilabel, problems=problems)
+    train, val, test = complete_splits(train, val, test, fractions, seed)
+    return DatasetSplits(train, val, test, classes, multilabel=multilabel, problems=problems)
 
 
 def read_labelled_table(data_dir: Path, task: Task) -> ImageDataset:

@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFilter
 
 from data.imagefolder import imagefolder
-from data.splits import FRACTIONS, Data
+from data.splits import FRACTIONS, DatasetSplits
 
 CLASSES = ("helmet", "hero")
 IMAGES = {"train": 160, "val": 80}  # of each class; half of val becomes the test set
@@ -24,7 +24,7 @@ FOLDER = "demo-v1"  # in the project's cache: another name when the drawing chan
 Colour = tuple[int, int, int]
 
 
-def demo(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> Data:
+def demo(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
     """Draws the pictures into `data_dir` the first time, then reads them as an ImageFolder.
 
     Args:

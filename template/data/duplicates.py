@@ -9,27 +9,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import imagehash
 import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from core.errors import UserError, brief
+from core.errors import UserError, format_error
 from core.progress import progress_bar
-from data.image_dataset import reads_files
+from data.image_dataset import file_signature, path_of
 from data.loaders import default_workers
 from data.splits import flatten_dataset
 
 logger = logging.getLogger(__name__)
 
-# Bits of a hash that may differ, side of a thumbnail in pixels, share of its contrast: see `same_pictures`.
+# Bits of a hash that may differ, side of a thumbnail in pixels, share of its contrast: see `find_duplicates`.
 DISTANCE, SIDE, DIFFERENCE = 6, 12, 0.15
 
 
 @dataclass(frozen=True)
-class Look:
+class ImageStats:
     """What one look at a picture tells.
 
     Attributes:
@@ -53,28 +52,30 @@ class Look:
     square: Sequence[float] = (0, 0, 0)
 
 
-def all_looks(dataset: Dataset, cache_dir: Path, at_once: int | None, num_workers: int | None) -> list[Look | None]:
+def collect_image_stats(
+    dataset: Dataset, cache_dir: Path, at_once: int | None, num_workers: int | None
+) -> list[ImageStats | None]:
     """A look at each item: from the cache where the file has not changed since, else at the picture itself.
 
     What a custom data set makes of a file may change, so it is not known by its file.
     """
     paths = [path_of(part, i) for part, i in flatten_dataset(dataset)]
-    stamps = [stamp(path) if path else None for path in paths]
+    stamps = [file_signature(path) if path else None for path in paths]
     with closing(open_cache(cache_dir)) as cache:
         known = [path for path in paths if path]
         below = os.fsencode(os.path.commonpath(known)).rstrip(b"/") if known else b""
         between = (below + b"/", below + b"0")  # "0" is what follows "/"
         stored = cache.execute("SELECT path, stamp, look FROM looks_v2 WHERE path > ? AND path < ?", between)
         cached = {path: (known, text) for path, known, text in stored}
-        looks: list[Look | None] = []
+        looks: list[ImageStats | None] = []
         for path, now in zip(paths, stamps, strict=True):
             known, text = cached.get(path and os.fsencode(path), (None, ""))
-            looks.append(Look(**json.loads(text)) if now and known == now else None)
+            looks.append(ImageStats(**json.loads(text)) if now and known == now else None)
         new = [i for i, one in enumerate(looks) if one is None]
         if at_once is not None and len(new) > at_once:
             logger.info("%d pictures were not looked at yet: python -m data.check does it", len(new))
             return looks
-        found = new_looks(Subset(Looking(dataset, paths), new), num_workers)
+        found = compute_missing_stats(Subset(ImageStatsDataset(dataset, paths), new), num_workers)
         rows: list[tuple[bytes, str, str]] = []
         try:
             for i, one in zip(new, progress_bar("checking", found, len(new)), strict=True):
@@ -87,25 +88,6 @@ def all_looks(dataset: Dataset, cache_dir: Path, at_once: int | None, num_worker
         finally:  # a check that is interrupted continues from here
             keep(cache, rows)
     return looks
-
-
-def path_of(dataset: Dataset, i: int) -> Path | None:
-    """Return the file of an item; None unless its image is what `read_image` reads from it.
-
-    Args:
-        dataset: neither a split nor a concatenation of others.
-        i: index of the item.
-    """
-    return dataset.folder / dataset.files[i] if reads_files(dataset) else None
-
-
-def sources_of(dataset: Dataset) -> list[str | None]:
-    """Return for each item what changes when its image does; None where nobody knows."""
-    found: list[str | None] = []
-    for part, i in flatten_dataset(dataset):
-        path, origin = path_of(part, i), getattr(part, "unchanging_origin", None)
-        found.append(f"{origin} {part.files[i]}" if origin else f"{path} {stamp(path)}" if path else None)
-    return found
 
 
 def open_cache(cache_dir: Path) -> sqlite3.Connection:
@@ -131,25 +113,7 @@ def keep(cache: sqlite3.Connection, rows: Sequence[tuple[bytes, str, str]]) -> N
         logger.warning("what is found is not kept (%s)", error)
 
 
-def stamp(path: Path) -> str | None:
-    """What changes when a file does; None where there is no such file."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return f"{status.st_size} {status.st_mtime_ns}"
-
-
-def digest(*parts: Any) -> bytes:
-    """16 bytes that stand for all of these."""
-    found = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        content = part if isinstance(part, bytes) else str(part).encode(errors="surrogateescape")
-        found.update(len(content).to_bytes(8, "little") + content)
-    return found.digest()
-
-
-class Looking(Dataset):
+class ImageStatsDataset(Dataset):
     """A data set as `Look`s, for a DataLoader to share out among processes."""
 
     def __init__(self, dataset: Dataset, paths: Sequence[Path | None]) -> None:
@@ -159,31 +123,33 @@ class Looking(Dataset):
         """Number of pictures."""
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> Look:
+    def __getitem__(self, index: int) -> ImageStats:
         """A look at one of them."""
         path = self.paths[index]
         try:
             image, _ = self.dataset[index]
             if not path:
-                return look_at(image, "", image.tobytes())
+                return compute_image_stats(image, "", image.tobytes())
             with Image.open(path) as opened:
-                return look_at(image, opened.format, path.read_bytes())
+                return compute_image_stats(image, opened.format, path.read_bytes())
         except Exception as error:  # a data set of one's own may raise anything
-            return Look(error=str(error) if isinstance(error, UserError) else f"{path or index}: {brief(error)}")
+            return ImageStats(
+                error=str(error) if isinstance(error, UserError) else f"{path or index}: {format_error(error)}"
+            )
 
 
-def new_looks(looking: Dataset, num_workers: int | None) -> Iterator[Look]:
+def compute_missing_stats(looking: Dataset, num_workers: int | None) -> Iterator[ImageStats]:
     """Looks at pictures in several processes; in this one where there are few."""
     workers = default_workers(num_workers) if len(looking) > 200 else 0
     for batch in DataLoader(looking, batch_size=32, num_workers=workers, collate_fn=list):
         yield from batch
 
 
-def look_at(image: Image.Image, kind: str, content: bytes) -> Look:
+def compute_image_stats(image: Image.Image, kind: str, content: bytes) -> ImageStats:
     """A look at a picture in RGB, `content` being the bytes of its file."""
     counts = np.array(image.histogram(), dtype=np.float64).reshape(3, 256) / (image.width * image.height)
     values = np.arange(256) / 255
-    return Look(
+    return ImageStats(
         width=image.width,
         height=image.height,
         format=kind or "array",
@@ -195,7 +161,7 @@ def look_at(image: Image.Image, kind: str, content: bytes) -> Look:
     )
 
 
-def same_pictures(looks: Sequence[Look]) -> list[list[int]]:
+def find_duplicates(looks: Sequence[ImageStats]) -> list[list[int]]:
     """Groups of pictures that are the same: byte by byte, re-encoded or resized. Numbers in rising order.
 
     Each is compared with the first one of a group only: of a hundred frames of a film, each like the next, the first

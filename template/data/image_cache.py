@@ -1,4 +1,4 @@
-"""Cache of decoded and scaled images, for trainings that read them in every epoch: `--keep-pictures`."""
+"""Cache of decoded and scaled images, for trainings that read them in every epoch: `--cache-images`."""
 
 import shutil
 from collections.abc import Sequence
@@ -14,11 +14,10 @@ from torchvision.transforms import v2
 from config import Config
 from core.environment import versions
 from core.errors import UserError
-from core.files import replacing
+from core.files import atomic_write, digest
 from data import image_io
-from data.duplicates import digest, sources_of
-from data.image_dataset import read_item
-from data.splits import Data, labels
+from data.image_dataset import image_sources, read_item
+from data.splits import DatasetSplits, labels
 from data.transformation import Transform, get_transforms
 
 SPARE = 2**30  # bytes of the disk that are left to others
@@ -62,21 +61,23 @@ def save_pixels(path: Path, pixels: np.ndarray) -> None:
     """Write a file, unless the disk is almost full: a run needs room for more important ones."""
     with suppress(OSError):
         if shutil.disk_usage(path.parent).free > SPARE:
-            with replacing(path, "wb") as file:
+            with atomic_write(path, "wb") as file:
                 np.save(file, pixels)
 
 
-def cache_images(config: Config, data: Data, cache_dir: Path) -> Data:
-    """Return the same data, whose images for training and validation are decoded and scaled once.
+def cache_images(config: Config, data: DatasetSplits, cache_dir: Path) -> DatasetSplits:
+    """Return the same data; with `--cache-images` its images for training and validation are decoded and scaled once.
 
     Args:
-        config: image_size, augmentation and resize decide what the images go through.
+        config: cache_images; image_size, augmentation and resize decide what the images go through.
         data: before any transform.
         cache_dir: of the project.
 
     Raises:
         UserError: as `cache_part` does.
     """
+    if not config.cache_images:
+        return data
     train_transform, val_transform = get_transforms(config.image_size, config.augmentation, config.resize)
     train = cache_part(data.train, train_transform, cache_dir)
     val = cache_part(data.val, val_transform, cache_dir)
@@ -94,10 +95,10 @@ def cache_part(dataset: Dataset, transform: Transform, cache_dir: Path) -> Cache
     steps = getattr(transform, "transforms", [])[:2]
     expected = [v2.PILToTensor, v2.Resize]
     if len(steps) < 2 or not all(map(isinstance, steps, expected)):
-        raise UserError("--keep-pictures needs transforms that begin with v2.PILToTensor() and v2.Resize(…)")
-    sources = sources_of(dataset)
+        raise UserError("--cache-images needs transforms that begin with v2.PILToTensor() and v2.Resize(…)")
+    sources = image_sources(dataset)
     if None in sources:
-        raise UserError("--keep-pictures: what this data set makes of its files may change; leave it out")
+        raise UserError("--cache-images: what this data set makes of its files may change; leave it out")
     origin = digest(steps, Path(image_io.__file__).read_bytes(), versions("torchvision", "pillow"))
     store = cache_dir / "pictures" / origin.hex()
     store.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from core.errors import UserError
 from data.image_io import Sides, needed_sides, read_image
-from data.splits import Label
+from data.splits import Label, flatten_dataset
 
 Item = tuple[Image.Image, int | torch.Tensor]
 
@@ -53,6 +53,34 @@ def reads_files(dataset: Dataset) -> bool:
     Those may be cached by file and decoded smaller. A subclass is custom, whatever it overrides.
     """
     return type(dataset) is ImageDataset
+
+
+def path_of(dataset: Dataset, i: int) -> Path | None:
+    """Return the file of an item; None unless its image is what `read_image` reads from it.
+
+    Args:
+        dataset: neither a split nor a concatenation of others.
+        i: index of the item.
+    """
+    return dataset.folder / dataset.files[i] if reads_files(dataset) else None
+
+
+def image_sources(dataset: Dataset) -> list[str | None]:
+    """Return for each item what changes when its image does; None where nobody knows."""
+    found: list[str | None] = []
+    for part, i in flatten_dataset(dataset):
+        path, origin = path_of(part, i), getattr(part, "fixed_origin", None)
+        found.append(f"{origin} {part.files[i]}" if origin else f"{path} {file_signature(path)}" if path else None)
+    return found
+
+
+def file_signature(path: Path) -> str | None:
+    """What changes when a file does; None where there is no such file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def read_item(dataset: Dataset, index: int, sides: Sides | None) -> Item:

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import Resize, v2
 
-from core.errors import UserError, brief
+from core.errors import UserError, format_error
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,9 @@ def read_image(path: str | Path, sides: Sides | None = None) -> Image.Image:
         raise
     except Exception as error:  # Pillow's readers raise whatever a damaged file makes them stumble over
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error).partition("\n")[0]
-        raise UserError(f"cannot read the image {path} ({reason or brief(error)}); replace or remove it") from error
+        raise UserError(
+            f"cannot read the image {path} ({reason or format_error(error)}); replace or remove it"
+        ) from error
     if max(image.size) > 100 * min(image.size):
         size = f"{image.width} × {image.height} pixels"
         raise UserError(f"cannot read the image {path} ({size}, too narrow); replace or remove it")

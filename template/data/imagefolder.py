@@ -8,7 +8,7 @@ from pathlib import Path
 from core.errors import UserError
 from data.image_dataset import ImageDataset
 from data.image_io import images_in, is_image, walk_folders
-from data.splits import FRACTIONS, Data, fill_in
+from data.splits import FRACTIONS, DatasetSplits, complete_splits
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,9 @@ def class_folders(directory: str | Path) -> list[str]:
     return classes
 
 
-def imagefolder(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0, image_size: int = 224) -> Data:
+def imagefolder(
+    data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0, image_size: int = 224
+) -> DatasetSplits:
     """Reads `train/`, `val/` and, if it is there, `test/` below `data_dir`; without a `test/`, val is cut in two.
 
     Where there is neither `train/` nor `val/`, the folders are taken for classes and all three parts made from them.
@@ -91,8 +93,8 @@ def imagefolder(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: in
             if len(Path(file).parts) > 2:
                 raise UserError(f"{data_dir / file} is too deep for an image of a class; {LAYOUT.format(data_dir)}")
         check_two_classes(data_dir, dataset.classes)
-        parts = fill_in(dataset, None, None, fractions, seed)
-        return Data(*parts, dataset.classes, image_size, problems=find_problems(dataset, data_dir))
+        parts = complete_splits(dataset, None, None, fractions, seed)
+        return DatasetSplits(*parts, dataset.classes, image_size, problems=find_problems(dataset, data_dir))
     test_dir = data_dir / "test"
     return read_folders(
         data_dir / "train",
@@ -112,7 +114,7 @@ def read_folders(
     fractions: Sequence[float] = FRACTIONS,
     seed: int = 0,
     image_size: int = 224,
-) -> Data:
+) -> DatasetSplits:
     """Reads one folder of classes for each part.
 
     Args:
@@ -138,8 +140,8 @@ def read_folders(
     for dataset, path in zip(datasets, paths, strict=True):
         problems += find_problems(dataset, path)
     train, val, test = (*datasets, None)[:3]
-    parts = fill_in(train, val, test, fractions, seed)
-    return Data(*parts, classes, image_size, problems=problems)
+    parts = complete_splits(train, val, test, fractions, seed)
+    return DatasetSplits(*parts, classes, image_size, problems=problems)
 
 
 def read_labelled(folder: str | Path, classes: Sequence[str]) -> ImageDataset:

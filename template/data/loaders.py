@@ -10,11 +10,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from core.errors import UserError
-from core.processes import rank, world
-from core.rng import seeded
+from core.processes import rank, world_size
+from core.rng import isolated_rng
 from data.image_dataset import read_item
 from data.image_io import needed_sides
-from data.splits import Data
+from data.splits import DatasetSplits
 from data.transformation import Transform
 
 
@@ -53,11 +53,11 @@ class TransformedDataset(Dataset):
         """
         index, seed = key if isinstance(key, tuple) else (key, None)
         seeds = seed if isinstance(seed, list) else [seed]
-        with seeded(seeds[0]):  # a custom data set may draw too
+        with isolated_rng(seeds[0]):  # a custom data set may draw too
             image, label = read_item(self.dataset, index, self.sides)
         views = []
         for one in seeds:
-            with seeded(one):
+            with isolated_rng(one):
                 views.append(self.transform(image))
         return (torch.stack(views) if isinstance(seed, list) else views[0]), label
 
@@ -74,11 +74,11 @@ class ShardedSequentialSampler(Sampler):
 
     def __len__(self) -> int:
         """Items in an iteration, for this process."""
-        return len(range(rank(), self.n, world()))
+        return len(range(rank(), self.n, world_size()))
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Yield pairs of (index, seed), keys of `TransformedDataset`."""
-        for index in range(rank(), self.n, world()):
+        for index in range(rank(), self.n, world_size()):
             yield index, index
 
 
@@ -113,7 +113,7 @@ class EpochSampler(Sampler):
 
     def __len__(self) -> int:
         """Pictures in an epoch, for this process."""
-        return -(-self.n // world())
+        return -(-self.n // world_size())
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Return pairs of (index, seed of the view)."""
@@ -121,12 +121,12 @@ class EpochSampler(Sampler):
         self.epoch += 1
         order = rng.permutation(self.n) if self.shares is None else rng.choice(self.n, self.n, p=self.shares)
         keys = list(zip(order.tolist(), rng.integers(2**63, size=self.n).tolist(), strict=True))
-        keys += keys[: len(self) * world() - self.n]
-        return iter(keys[rank() :: world()])
+        keys += keys[: len(self) * world_size() - self.n]
+        return iter(keys[rank() :: world_size()])
 
 
 def make_loaders(
-    data: Data,
+    data: DatasetSplits,
     train_transform: Transform,
     val_transform: Transform,
     *,
@@ -178,11 +178,11 @@ def make_loader(
         UserError: there are fewer items than processes.
     """
     num_workers = default_workers(num_workers)
-    if len(dataset) < world():
-        raise UserError(f"{len(dataset)} images cannot be shared by {world()} processes; start fewer")
+    if len(dataset) < world_size():
+        raise UserError(f"{len(dataset)} images cannot be shared by {world_size()} processes; start fewer")
     options = {
         "sampler": ShardedSequentialSampler(len(dataset)),
-        "batch_size": max(1, batch_size // world()),
+        "batch_size": max(1, batch_size // world_size()),
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,
         "pin_memory": torch.cuda.is_available(),

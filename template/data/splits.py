@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ FRACTIONS = (0.7, 0.15, 0.15)  # of a data set that comes in one piece
 
 
 @dataclass(frozen=True)
-class Data:
+class DatasetSplits:
     """A data set in three parts, before any transform.
 
     Attributes:
@@ -29,6 +29,9 @@ class Data:
         augmentation: the one that suits them, a key of `AUGMENTATIONS`.
         multilabel: whether a picture can have any number of classes.
         problems: what has to be mended before anything can be trained; each one a line for people.
+        findings: of `data.check`, once it has looked at the images.
+        class_weights: (n_classes,), how much each class counts in the loss (default: the same).
+        image_weights: (N,), how often each training image is drawn, relative to the others (default: once an epoch).
     """
 
     train: Dataset
@@ -39,11 +42,19 @@ class Data:
     augmentation: str = "photographs"
     multilabel: bool = False
     problems: Sequence[str] = ()
+    findings: Any = None
+    class_weights: Any = None
+    image_weights: Any = None
 
     @property
     def task(self) -> Task:
         """What is to be predicted."""
         return Task(self.classes, self.multilabel)
+
+    @property
+    def statistics(self) -> tuple[list[float], list[float]] | None:
+        """Mean and standard deviation of each channel of the training images, from 0 to 1; None before a check."""
+        return (self.findings.mean, self.findings.std) if self.findings else None
 
     def __str__(self) -> str:
         """One line for people."""
@@ -51,9 +62,12 @@ class Data:
         return f"{len(self.classes)} classes{', any number on an image' if self.multilabel else ''}; {sizes}"
 
 
-def describe_split(data: Data) -> dict[str, Any]:
+def describe_split(data: DatasetSplits) -> dict[str, Any]:
     """Return what a run keeps of its data, by the names of the JSON files: its classes, and the files of each part."""
-    return {**data.task.files, "split.json": {part: file_names(getattr(data, part)) for part in SPLITS}}
+    files = {**data.task.files, "split.json": {part: get_file_names(getattr(data, part)) for part in SPLITS}}
+    if data.findings:
+        files["check.json"] = asdict(data.findings)
+    return files
 
 
 def flatten_dataset(dataset: Dataset) -> list[tuple[Dataset, int]]:
@@ -66,7 +80,7 @@ def flatten_dataset(dataset: Dataset) -> list[tuple[Dataset, int]]:
     return [(dataset, i) for i in range(len(dataset))]
 
 
-def file_names(dataset: Dataset) -> list[str]:
+def get_file_names(dataset: Dataset) -> list[str]:
     """Names of a data set's items: its files relative to their folder, or their numbers if it has no `files`."""
     return [part.files[i] if getattr(part, "files", None) else str(i) for part, i in flatten_dataset(dataset)]
 
@@ -122,7 +136,7 @@ def stratified_split(dataset: Dataset, fractions: Sequence[float], seed: int) ->
     return [Subset(dataset, sorted(part)) for part in parts]
 
 
-def fill_in(
+def complete_splits(
     train: Dataset,
     val: Dataset | None,
     test: Dataset | None,
@@ -153,7 +167,7 @@ def fill_in(
     return train, val, test
 
 
-def choose_fold(data: Data, i: int, k: int, seed: int) -> Data:
+def choose_fold(data: DatasetSplits, i: int, k: int, seed: int) -> DatasetSplits:
     """The same data, with one of k equal parts of train and val together as val, and the others as train.
 
     Args:
@@ -168,7 +182,7 @@ def choose_fold(data: Data, i: int, k: int, seed: int) -> Data:
     return replace(data, train=Subset(pool, rest), val=parts[i - 1])
 
 
-def check_problems(data: Data) -> None:
+def check_problems(data: DatasetSplits) -> None:
     """Refuses data that has problems.
 
     Raises:
@@ -179,7 +193,7 @@ def check_problems(data: Data) -> None:
         raise UserError(f"{data.problems[0]}{others}")
 
 
-def restore_split(data: Data, split: dict[str, list[str]], classes: list[str]) -> Data:
+def restore_split(data: DatasetSplits, split: dict[str, list[str]], classes: list[str]) -> DatasetSplits:
     """The same data, its items dealt out as an earlier run had them.
 
     Args:
@@ -194,10 +208,10 @@ def restore_split(data: Data, split: dict[str, list[str]], classes: list[str]) -
         raise UserError(
             f"this run has the classes {', '.join(classes)}, the data {', '.join(data.classes)}: {odd[0]!r}"
         )
-    if split == {part: file_names(getattr(data, part)) for part in SPLITS}:
+    if split == {part: get_file_names(getattr(data, part)) for part in SPLITS}:
         return data
     pool = ConcatDataset([data.train, data.val, data.test])
-    where = {name: i for i, name in enumerate(file_names(pool))}
+    where = {name: i for i, name in enumerate(get_file_names(pool))}
     if len(where) < len(pool):
         raise UserError("the split has changed, and items that do not have names of their own cannot be found again")
     missing = [name for names in split.values() for name in names if name not in where]

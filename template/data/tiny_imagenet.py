@@ -11,15 +11,15 @@ from zipfile import BadZipFile
 
 from torchvision.datasets.utils import extract_archive
 
-from core.errors import UserError, brief
+from core.errors import UserError, format_error
 from data.image_dataset import ImageDataset
-from data.splits import FRACTIONS, Data, fill_in
+from data.splits import FRACTIONS, DatasetSplits, complete_splits
 
 NAME = "tiny-imagenet-200"
 URL = f"http://cs231n.stanford.edu/{NAME}.zip"
 
 
-def tiny_imagenet(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> Data:
+def tiny_imagenet(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
     """Reads `train/<wnid>/images/*` and `val/images/*` with its `val_annotations.txt`; names come from `words.txt`.
 
     The published test set has no labels, so val is the test set here, whole, and a tenth of train is for validation.
@@ -54,8 +54,8 @@ def tiny_imagenet(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: 
     problems += [f"{annotations} does not list {name}" for name in there if name not in known]
     usable = [name for name in there if known.get(name) is not None]
     test = ImageDataset(root, [f"val/images/{name}" for name in usable], [known[name] for name in usable], classes)
-    train, val, test = fill_in(train, None, test, fractions, seed)
-    return Data(train, val, test, classes, 64, "small", problems=problems)
+    train, val, test = complete_splits(train, None, test, fractions, seed)
+    return DatasetSplits(train, val, test, classes, 64, "small", problems=problems)
 
 
 def find_root(data_dir: Path) -> Path:
@@ -75,7 +75,7 @@ def find_root(data_dir: Path) -> Path:
         extract_archive(str(archive), str(unfinished))
         (unfinished / NAME).rename(archive.parent / NAME)
     except (OSError, ValueError, RuntimeError, BadZipFile, zlib.error) as error:
-        raise UserError(f"{archive} cannot be unpacked ({brief(error)}); download it again") from error
+        raise UserError(f"{archive} cannot be unpacked ({format_error(error)}); download it again") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return find_root(archive.parent)

@@ -9,22 +9,22 @@ from PIL import Image
 from torch.utils.data import Dataset
 from torchvision import datasets
 
-from core.errors import UserError, brief
-from data.splits import FRACTIONS, Data, fill_in
+from core.errors import UserError, format_error
+from data.splits import FRACTIONS, DatasetSplits, complete_splits
 
 
-class Published(Dataset):
+class TorchvisionDataset(Dataset):
     """One part of a torchvision data set, as the rest of the template expects it: pictures in RGB, labels as int."""
 
     def __init__(self, dataset: Dataset, part: str) -> None:
-        """Takes the part over. `unchanging_origin` says what it is: such pictures never change.
+        """Takes the part over. `fixed_origin` says what it is: such pictures never change.
 
         Args:
             dataset: items are (PIL image, int).
             part: the name it was published under, such as "train".
         """
         self.dataset = dataset
-        self.unchanging_origin = f"{type(dataset).__name__} in {Path(dataset.root).resolve()}"
+        self.fixed_origin = f"{type(dataset).__name__} in {Path(dataset.root).resolve()}"
         targets = dataset.targets if hasattr(dataset, "targets") else dataset._labels
         self.targets = torch.as_tensor(targets).tolist()
         self.files = [f"{part}/{i}" for i in range(len(self.targets))]
@@ -48,7 +48,7 @@ def published(
     data_dir: Path,
     fractions: Sequence[float] = FRACTIONS,
     seed: int = 0,
-) -> Data:
+) -> DatasetSplits:
     """Reads one of torchvision's data sets. Without a published validation set a tenth of train becomes one.
 
     Args:
@@ -64,7 +64,7 @@ def published(
     Raises:
         UserError: the files are not there and cannot be downloaded.
     """
-    read: dict[str, Published] = {}
+    read: dict[str, TorchvisionDataset] = {}
     for part, settings in parts.items():
         try:
             dataset = build(data_dir, **settings, download=True)  # torchvision downloads only what is missing
@@ -73,13 +73,13 @@ def published(
                 if made != data_dir and made.is_dir() and not any(made.iterdir()):
                     made.rmdir()
             raise UserError(
-                f"{build.__name__} is not in {data_dir / folder} and cannot be downloaded ({brief(error)}); put the "
-                "published files there, or say with --data-dir where they are"
+                f"{build.__name__} is not in {data_dir / folder} and could not be downloaded ({format_error(error)}); "
+                "put the published files there, or say with --data-dir where they are"
             ) from error
-        read[part] = Published(dataset, part)
+        read[part] = TorchvisionDataset(dataset, part)
     classes = getattr(dataset, "classes", None) or [str(i) for i in range(max(read["train"].targets) + 1)]
-    train, val, test = fill_in(read["train"], read.get("val"), read["test"], fractions, seed)
-    return Data(train, val, test, list(classes), image_size, augmentation)
+    train, val, test = complete_splits(read["train"], read.get("val"), read["test"], fractions, seed)
+    return DatasetSplits(train, val, test, list(classes), image_size, augmentation)
 
 
 FLAG = {"train": {"train": True}, "test": {"train": False}}
@@ -87,7 +87,7 @@ WORD = {"train": {"split": "train"}, "test": {"split": "test"}}
 PETS = {"train": {"split": "trainval"}, "test": {"split": "test"}}
 FLOWERS = {"train": {"split": "train"}, "val": {"split": "val"}, "test": {"split": "test"}}
 
-PUBLISHED: dict[str, partial[Data]] = {
+TORCHVISION_DATASETS: dict[str, partial[DatasetSplits]] = {
     "mnist": partial(published, datasets.MNIST, FLAG, "MNIST/raw", 28, "characters"),
     "kmnist": partial(published, datasets.KMNIST, FLAG, "KMNIST/raw", 28, "characters"),
     "fashion_mnist": partial(published, datasets.FashionMNIST, FLAG, "FashionMNIST/raw", 28, "small"),

@@ -21,19 +21,19 @@ class Calibration:
 
     Attributes:
         temperature: logits are divided by it before they become probabilities.
-        risk: the share of all images that may get a wrong answer.
-        threshold: the least probability of an answer; None where the risk cannot be promised, so all are answered.
+        max_error: the share of all images that may get a wrong answer.
+        threshold: the least probability of an answer; None where the max_error cannot be promised, so all are answered.
         n_images, n_answered, n_wrong: images of the validation set, answers given on them, and wrong ones among these.
     """
 
     temperature: float = 1.0
-    risk: float | None = None
+    max_error: float | None = None
     threshold: float | None = None
     n_images: int = 0
     n_answered: int = 0
     n_wrong: int = 0
 
-    def is_sure(self, p: float) -> bool:
+    def is_confident(self, p: float) -> bool:
         """Whether an answer of this probability may be given."""
         return self.threshold is None or p >= self.threshold
 
@@ -43,38 +43,38 @@ class Calibration:
         counted = f"On the validation set, {count_answers(self.n_images, self.n_answered, self.n_wrong)}."
         if self.threshold is not None:
             return (
-                f"Of all images like those it was trained on, at most {100 * self.risk:g} % get a wrong answer on "
+                f"Of all images like those it was trained on, at most {100 * self.max_error:g} % get a wrong answer on "
                 f"average. Of the answers given, more can be wrong. {counted}"
             )
         reason = "the most confident answers on the validation set are wrong"
         n = self.n_images
-        if self.risk < 1 / (n + 1):
+        if self.max_error < 1 / (n + 1):
             reason = f"{n} validation images can promise no less than 1/{n + 1} ({100 / (n + 1):.2g} %)"
         return (
-            f"--risk {self.risk:g} cannot be promised, so every image is answered: {reason}; "
-            f"train with more validation images or a higher --risk. {counted}"
+            f"--max-error {self.max_error:g} cannot be promised, so every image is answered: {reason}; "
+            f"train with more validation images or a higher --max-error. {counted}"
         )
 
 
-def calibrate(task: Task, logits: torch.Tensor, labels: torch.Tensor, risk: float) -> Calibration:
+def calibrate(task: Task, logits: torch.Tensor, labels: torch.Tensor, max_error: float) -> Calibration:
     """Fit the temperature and find the threshold on the validation set.
 
     Args:
         task: with one class an image.
         logits: (N, C) of float.
         labels: (N,) of int64.
-        risk: the share of all images that may get a wrong answer, from 0 to 1.
+        max_error: the share of all images that may get a wrong answer, from 0 to 1.
     """
     temperature = fit_temperature(logits, labels)
     p, guesses = task.activate(logits, temperature).max(dim=1)
     right = (guesses == labels).numpy()
-    threshold = threshold_for(p.numpy(), right, risk)
+    threshold = find_threshold(p.numpy(), right, max_error)
     answered = p.numpy() >= (threshold or 0.0)
-    return Calibration(temperature, risk, threshold, len(p), int(answered.sum()), int((answered & ~right).sum()))
+    return Calibration(temperature, max_error, threshold, len(p), int(answered.sum()), int((answered & ~right).sum()))
 
 
 def fit_answers(
-    run: Run, task: Task, logits: torch.Tensor, labels: torch.Tensor, risk: float
+    run: Run, task: Task, logits: torch.Tensor, labels: torch.Tensor, max_error: float
 ) -> tuple[Task, Calibration]:
     """Find on the validation set what makes the best answers of logits, and write it into the folder of a run.
 
@@ -82,7 +82,7 @@ def fit_answers(
         run: gets thresholds.json where an image can have several classes, else calibration.json.
         task: of the run.
         logits, labels: of the validation set.
-        risk: the share of all images that may get a wrong answer, from 0 to 1.
+        max_error: the share of all images that may get a wrong answer, from 0 to 1.
 
     Returns:
         The task with its thresholds, and the calibration.
@@ -91,7 +91,7 @@ def fit_answers(
         thresholds = best_thresholds(logits, labels, task.classes)
         write_json(run.thresholds, thresholds)
         return replace(task, thresholds=thresholds), Calibration()
-    calibration = calibrate(task, logits, labels, risk)
+    calibration = calibrate(task, logits, labels, max_error)
     write_json(run.calibration, asdict(calibration))
     return task, calibration
 
@@ -156,7 +156,7 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     return round(min(max(log_temperature.exp().item(), 0.05), 20.0), 4)
 
 
-def threshold_for(p: np.ndarray, right: np.ndarray, risk: float) -> float | None:
+def find_threshold(p: np.ndarray, right: np.ndarray, max_error: float) -> float | None:
     """The least probability from which on answers are given, so that no more than this share of pictures is mistaken.
 
     Of n pictures with k wrong answers (k + 1) / (n + 1) is taken for the share. So the promise holds for new pictures
@@ -166,7 +166,7 @@ def threshold_for(p: np.ndarray, right: np.ndarray, risk: float) -> float | None
     Args:
         p: (N,) probability of each answer.
         right: (N,) of bool.
-        risk: from 0 to 1.
+        max_error: from 0 to 1.
 
     Returns:
         The threshold, 0 where every answer may be given; or None where there are too few pictures, or the surest
@@ -175,7 +175,7 @@ def threshold_for(p: np.ndarray, right: np.ndarray, risk: float) -> float | None
     order = np.argsort(-p, kind="stable")
     shares = (np.cumsum(~right[order]) + 1) / (len(p) + 1)
     last_of_equals = np.append(p[order][1:] != p[order][:-1], True)
-    allowed = np.flatnonzero((shares <= risk) & last_of_equals)
+    allowed = np.flatnonzero((shares <= max_error) & last_of_equals)
     if not len(allowed):
         return None
     if allowed[-1] == len(p) - 1:
@@ -203,7 +203,7 @@ class Bins:
         return float((self.counts * np.abs(self.said - self.right)).sum() / max(1, self.counts.sum()))
 
 
-def bins_of(p: np.ndarray, right: np.ndarray, n: int = 15) -> Bins:
+def calibration_bins(p: np.ndarray, right: np.ndarray, n: int = 15) -> Bins:
     """Shares answers out among n bins of equal width.
 
     Args:
@@ -217,7 +217,7 @@ def bins_of(p: np.ndarray, right: np.ndarray, n: int = 15) -> Bins:
     return Bins(counts, said, right)
 
 
-def interval(k: int, n: int) -> tuple[float, float]:
+def wilson_interval(k: int, n: int) -> tuple[float, float]:
     """Where a share of k of n may really be, at 95 % (Wilson, Journal of the American Statistical Association 1927)."""
     if n == 0:
         return 0.0, 1.0
@@ -227,7 +227,7 @@ def interval(k: int, n: int) -> tuple[float, float]:
 
 def f1_interval(hits: int, false: int, missed: int) -> tuple[float, float]:
     """The same for F1: it rises with the share of hits among hits, false alarms and missed ones, F1 = 2 s / (1 + s)."""
-    low, high = interval(hits, hits + false + missed)
+    low, high = wilson_interval(hits, hits + false + missed)
     return 2 * low / (1 + low), 2 * high / (1 + high)
 
 

@@ -19,8 +19,8 @@ from core.task import SEPARATOR, classes_of
 from data.loaders import ShardedSequentialSampler
 from evaluation.calibration import Bins
 
-# Columns of log.csv that callbacks/Log.py adds, and what they are called.
-TIMES = {"wait_time": "waiting for images", "train_time": "training", "val_time": "validation"}
+# Columns of log.csv that callbacks/EpochLogger.py adds, and what they are called.
+TIMES = {"data_time": "waiting for images", "train_time": "training", "val_time": "validation"}
 
 
 def image_grid(images: Sequence[Any], titles: Sequence[str], columns: int = 8) -> Figure:

@@ -20,19 +20,26 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from config import Config
-from core.cli import dashes
-from core.files import read_json, replacing
+from core.cli import option_name
+from core.files import atomic_write, read_json
 from core.task import Task
-from data.splits import file_names
+from data.splits import get_file_names
 from evaluation import plots
-from evaluation.calibration import Calibration, bins_of, count_answers, f1_interval, interval, load_calibration
-from evaluation.scoring import MONITOR, Scores, best_epoch, read_log, tally
+from evaluation.calibration import (
+    Calibration,
+    calibration_bins,
+    count_answers,
+    f1_interval,
+    load_calibration,
+    wilson_interval,
+)
+from evaluation.scoring import MONITOR, Scores, best_epoch, read_log, tp_fp_fn
 from Project import Run
 
 N_MISTAKES = 24  # in the gallery
 
 
-def write_page(run: Run, scores: Scores, dataset: Dataset, part: str, path: Path) -> None:
+def render_report(run: Run, scores: Scores, dataset: Dataset, part: str, path: Path) -> None:
     """Writes the page.
 
     Args:
@@ -61,18 +68,18 @@ def write_page(run: Run, scores: Scores, dataset: Dataset, part: str, path: Path
         "n_wrong": int(scores.wrong.sum()),
         "n_scored": len(scores.labels),
         "calibration": calibration,
-        "calibration_error": bins_of(*scores.claims).error,
+        "calibration_error": calibration_bins(*scores.claims).error,
         "sure": sure[1] if sure else "",
         "batch": encoded((run / "train_batch.png").read_bytes(), "png") if (run / "train_batch.png").exists() else "",
         "times": times(run),
         "all_options": options(described["options"]),
         "versions": ", ".join(f"{name} {value}" for name, value in described["versions"].items() if value)
         + (f"; commit {described['git_commit']}" if described.get("git_commit") else ""),
-        "figures": {name: in_both_lights(draw) for name, draw in figures(run, scores).items()},
-        **looked_at(run),
+        "figures": {name: render_light_and_dark(draw) for name, draw in figures(run, scores).items()},
+        **images_checked(run),
     }
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(environment.get_template("report.html.jinja").render(page))
 
 
@@ -88,10 +95,10 @@ def figures(run: Run, scores: Scores) -> dict[str, Callable[[], Figure]]:
     drawn: dict[str, Callable[[], Figure]] = {
         "curves": partial(plots.curves, log, best_epoch(log), MONITOR),
         "confusion": partial(plots.confusion, scores.confusion, classes),
-        "reliability": partial(plots.reliability, bins_of(p, right)),
+        "reliability": partial(plots.reliability, calibration_bins(p, right)),
         "times": partial(plots.times, log),
     }
-    if calibration.risk is not None:
+    if calibration.max_error is not None:
         drawn["risk_coverage"] = partial(plots.risk_coverage, p, right, calibration.threshold)
     return drawn
 
@@ -99,7 +106,7 @@ def figures(run: Run, scores: Scores) -> dict[str, Callable[[], Figure]]:
 def cards(scores: Scores) -> list[dict[str, str]]:
     """The figures at the top."""
     right, n = int((scores.labels == scores.predicted).sum()), scores.labels.size
-    low, high = interval(right, n)
+    low, high = wilson_interval(right, n)
     found = [
         {
             "what": "accuracy",
@@ -108,15 +115,15 @@ def cards(scores: Scores) -> list[dict[str, str]]:
         },
         {"what": "macro F1", "value": f"{scores.metrics['f1']:.3f}", "more": "the mean over the classes that occur"},
     ]
-    if "exact" in scores.metrics:
-        exact = f"{100 * scores.metrics['exact']:.1f} %"
+    if "exact_match" in scores.metrics:
+        exact = f"{100 * scores.metrics['exact_match']:.1f} %"
         found.append({"what": "images without a mistake", "value": exact, "more": f"of {len(scores.labels)}"})
     return found
 
 
 def sureness(scores: Scores, calibration: Calibration) -> tuple[dict[str, str], str] | None:
     """What `predict.py` would have answered, as a card and as a sentence; None where it always answers."""
-    if calibration.risk is None:
+    if calibration.max_error is None:
         return None
     if calibration.threshold is None:
         return {"value": "–", "more": "the validation set cannot tell"}, calibration.promise
@@ -140,9 +147,9 @@ def sureness(scores: Scores, calibration: Calibration) -> tuple[dict[str, str], 
 def per_class(confusion: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
     """For each class how many images it has, and precision, recall and F1, each with its interval."""
     rows = []
-    for name, tp, fp, fn in zip(classes, *(counts.tolist() for counts in tally(confusion)), strict=True):
-        precision = (tp / (tp + fp), *interval(tp, tp + fp)) if tp + fp else None
-        recall = (tp / (tp + fn), *interval(tp, tp + fn)) if tp + fn else None
+    for name, tp, fp, fn in zip(classes, *(counts.tolist() for counts in tp_fp_fn(confusion)), strict=True):
+        precision = (tp / (tp + fp), *wilson_interval(tp, tp + fp)) if tp + fp else None
+        recall = (tp / (tp + fn), *wilson_interval(tp, tp + fn)) if tp + fn else None
         f1 = (2 * tp / (2 * tp + fp + fn), *f1_interval(tp, fp, fn)) if tp + fp + fn else None
         rows.append({"name": name, "support": tp + fn, "figures": [precision, recall, f1]})
     return rows
@@ -159,7 +166,7 @@ def confused(scores: Scores, at_most: int = 10) -> list[tuple[str, str, int]]:
 
 def mistakes(scores: Scores, dataset: Dataset) -> list[dict[str, Any]]:
     """The images that were mistaken most surely, as thumbnails."""
-    files, found = file_names(dataset), []
+    files, found = get_file_names(dataset), []
     confidence = scores.mistake_confidence
     order = np.argsort(-confidence, kind="stable")
     for i in order[: min(N_MISTAKES, int(scores.wrong.sum()))].tolist():
@@ -183,7 +190,7 @@ def thumbnail(image: Image.Image, side: int = 200) -> str:
     return encoded(content.getvalue(), "jpeg")
 
 
-def in_both_lights(draw: Callable[[], Figure]) -> dict[str, str]:
+def render_light_and_dark(draw: Callable[[], Figure]) -> dict[str, str]:
     """A figure for a light page and for a dark one, as data addresses."""
     pictures = {}
     for light, style in (("light", "default"), ("dark", "dark_background")):
@@ -211,13 +218,13 @@ def times(run: Run) -> dict[str, Any] | None:
     return {"total": seconds.sum(), "resumed_after": found["resumed_after"], "parts": parts}
 
 
-def looked_at(run: Run) -> dict[str, Any]:
+def images_checked(run: Run) -> dict[str, Any]:
     """Images of each class in each split, and what was wrong with them before the training."""
     if not run.check.exists():
         return {"counts": {}, "warnings": []}
     found = json.loads(run.check.read_text(encoding="utf-8"))
     warnings = []
-    for name, what in (("leaks", "In more than one split"), ("conflicts", "Under different labels")):
+    for name, what in (("leaks", "In more than one split"), ("label_conflicts", "Under different labels")):
         if groups := found[name]:
             example = " = ".join(f"{item['file']} ({item['split']}, {item['label']})" for item in groups[0][:3])
             warnings.append(f"{what}: {len(groups)}, such as {example}.")
@@ -227,7 +234,13 @@ def looked_at(run: Run) -> dict[str, Any]:
     return {"counts": found["counts"], "warnings": warnings}
 
 
-NOT_FILLED_IN = ("clip", "weight_decay", "fold", "unfreeze_at", "data_dir")  # options that stay None if not given
+NOT_FILLED_IN = (
+    "grad_clip_norm",
+    "weight_decay",
+    "fold",
+    "unfreeze_epoch",
+    "data_dir",
+)  # options that stay None if not given
 
 
 def options(given: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
@@ -240,5 +253,5 @@ def options(given: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
             plain = list(default) if isinstance(default, tuple) else default
             shown = " ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
             left_open = default is None and field.name not in NOT_FILLED_IN  # the run has filled it in, or the user
-            rows.append((dashes(field.name), shown, value != plain and not left_open))
+            rows.append((option_name(field.name), shown, value != plain and not left_open))
     return rows

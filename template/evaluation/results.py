@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -14,10 +13,9 @@ from core.processes import rank
 from core.stopwatch import Stopwatch
 from core.task import load_task
 from data import DataLoaders
-from data.check import Findings
 from evaluation import plots
 from evaluation.calibration import fit_answers
-from evaluation.report import write_page
+from evaluation.report import render_report
 from evaluation.scoring import MONITOR, best_epoch, predict, read_log, score, write_predictions
 from losses import get_loss
 from models import summarize
@@ -26,19 +24,17 @@ from Project import Run
 logger = logging.getLogger(__name__)
 
 
-def write_start(run: Run, network: torch.nn.Module, loaders: DataLoaders, image_size: int, findings: Findings) -> None:
-    """Show what will be trained on what, before it is: train_batch.png, val_batch.png, model.txt and check.json.
+def write_inputs(run: Run, network: torch.nn.Module, loaders: DataLoaders, image_size: int) -> None:
+    """Show what will be trained on what, before it is: train_batch.png, val_batch.png and model.txt.
 
     Args:
         run: its folder gets them, from one process.
         network: that will be trained.
         loaders: of training and validation.
         image_size: side of the images, in pixels.
-        findings: of the check of the data.
     """
     if rank() > 0:
         return
-    write_json(run.check, asdict(findings))
     for name, dl in ("train_batch.png", loaders.train), ("val_batch.png", loaders.val):
         plots.batch_grid(dl).savefig(run / name, bbox_inches="tight")
     summary = summarize(network, image_size)
@@ -46,7 +42,7 @@ def write_start(run: Run, network: torch.nn.Module, loaders: DataLoaders, image_
     logger.info("%s", summary)
 
 
-def write_report(
+def write_results(
     run: Run,
     model: Model,
     config: Config,
@@ -61,7 +57,7 @@ def write_report(
         run: its folder gets metrics.json, predictions.csv, curves.png, confusion_matrix.png and report.html; and
             calibration.json, or thresholds.json where an image can have several classes; and times.json.
         model: with the best weights.
-        config: loss, and risk: the share of all images that predict.py may answer wrongly.
+        config: loss, and max_error: the share of all images that predict.py may answer wrongly.
         loaders: of validation and test set, which are scored.
         trackers: get the metrics too.
         stopwatch: of the command, with a lap "training" behind it.
@@ -72,7 +68,7 @@ def write_report(
     if rank() > 0:
         return
     log = read_log(run)
-    task, calibration = fit_answers(run, load_task(run), *of_val, config.risk)
+    task, calibration = fit_answers(run, load_task(run), *of_val, config.max_error)
     val, test = (score(task, *predicted, loss, calibration.temperature) for predicted in (of_val, of_test))
     best = best_epoch(log)
     metrics = {"best_epoch": best, "epochs": len(log["epoch"]), **val.named("val"), **test.named("test")}
@@ -83,11 +79,11 @@ def write_report(
     stopwatch.lap("scoring and report")
     seconds = split_training(stopwatch.seconds, log, first_epoch)
     write_json(run.times, {"resumed_after": first_epoch - 1, "seconds": seconds})
-    write_page(run, test, test_dl.dataset.dataset, "test", run.report)
+    render_report(run, test, test_dl.dataset.dataset, "test", run.report)
     for tracker in trackers:
         tracker.log_results(metrics, test.confusion, task.classes)
     logger.info("best epoch: %d of %d\nvalidation: %s\ntest:       %s", best, len(log["epoch"]), val, test)
-    if calibration.risk is not None:
+    if calibration.max_error is not None:
         level = logging.WARNING if calibration.threshold is None else logging.INFO
         logger.log(level, "%s", calibration.promise)
     logger.info("All of it is in %s; open %s", run.folder, run.report.name)

@@ -11,12 +11,12 @@ from poutyne import Model
 from torch.utils.data import DataLoader
 from torchmetrics.functional import confusion_matrix
 
-from core.errors import UserError, brief
-from core.files import replacing
+from core.errors import UserError, format_error
+from core.files import atomic_write
 from core.processes import gather
 from core.progress import progress_bar
 from core.task import Task, load_task
-from data.splits import file_names
+from data.splits import get_file_names
 from Project import Run
 
 # What "better" means, once for all: this metric cuts the learning rate, keeps the best weights and stops the training.
@@ -33,7 +33,8 @@ class Scores:
     Attributes:
         task: what was asked.
         metrics: loss, acc and macro f1; acc and f1 from 0 to 1, counted over all predictions. Where an image can have
-            several classes, acc is the share of right answers among N × C, and exact that of images with no wrong one.
+            several classes, acc is the share of right answers among N × C, and exact_match that of
+            images with no wrong one.
         labels: the true classes, (N,) of int64; or (N, C) of 0 and 1.
         predicted: likewise.
         probabilities: (N, C) of float32.
@@ -50,7 +51,7 @@ class Scores:
     def __str__(self) -> str:
         """One line for people."""
         right, n = int((self.labels == self.predicted).sum()), self.labels.size
-        exact = f", all of it right {self.metrics['exact']:.4f}" if "exact" in self.metrics else ""
+        exact = f", all of it right {self.metrics['exact_match']:.4f}" if "exact_match" in self.metrics else ""
         return f"accuracy {right / n:.4f} ({right} of {n}), macro F1 {self.metrics['f1']:.4f}{exact}"
 
     def named(self, part: str) -> dict[str, float]:
@@ -112,14 +113,14 @@ def count(
     """Add to some metrics those that are counted over predictions."""
     n = len(task.classes)
     confusion = confusion_matrix(predicted, labels, task=task.kind, num_classes=n, num_labels=n).numpy()
-    hits, false, missed = tally(confusion)
+    hits, false, missed = tp_fp_fn(confusion)
     occur = hits + false + missed > 0  # the others have no F1
     f1 = (2 * hits[occur] / (2 * hits + false + missed)[occur]).mean() if occur.any() else 0.0
     metrics = {**metrics, **task.accuracies(labels.numpy(), predicted.numpy()), "f1": float(f1)}
     return Scores(task, metrics, labels.numpy(), predicted.numpy(), probabilities.numpy(), confusion)
 
 
-def tally(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def tp_fp_fn(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each class, (C,): how many images were rightly said to have it, how many wrongly, and how many were missed.
 
     Args:
@@ -139,8 +140,8 @@ def write_predictions(path: Path, scores: Scores, loader: DataLoader) -> None:
         scores: of this loader.
         loader: knows the files.
     """
-    task, files = scores.task, file_names(loader.dataset.dataset)
-    with replacing(path) as file:
+    task, files = scores.task, get_file_names(loader.dataset.dataset)
+    with atomic_write(path) as file:
         writer = csv.writer(file)
         writer.writerow(["file", "true", "predicted", *(f"p_{name}" for name in task.classes)])
         for name, *labels, row in zip(files, scores.labels, scores.predicted, scores.probabilities, strict=True):
@@ -148,7 +149,7 @@ def write_predictions(path: Path, scores: Scores, loader: DataLoader) -> None:
             writer.writerow([name, *named, *(f"{p:.6f}" for p in row)])
 
 
-def read_scores(run: Run) -> Scores:
+def load_scores(run: Run) -> Scores:
     """The scores of a run's test set again, from predictions.csv.
 
     Raises:
@@ -163,7 +164,9 @@ def read_scores(run: Run) -> Scores:
             torch.tensor([task.parse(row[column]) for row in rows]) for column in ("true", "predicted")
         )
     except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{run.predictions} cannot be read ({brief(error)}); main.py --resume ends a run") from error
+        raise UserError(
+            f"{run.predictions} cannot be read ({format_error(error)}); main.py --resume ends a run"
+        ) from error
     return count(task, probabilities, labels, predicted, {})
 
 

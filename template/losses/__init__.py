@@ -11,7 +11,7 @@ from inspect import signature
 import torch
 from torch.nn import functional
 
-from core.errors import UserError, brief, lookup, out_of_memory
+from core.errors import UserError, format_error, lookup, out_of_memory
 from core.task import Task
 from losses.focal import focal
 
@@ -73,5 +73,5 @@ def check_loss(name: str, task: Task) -> None:
         if out_of_memory(error):
             raise
         raise UserError(
-            f"--loss {name} is not for images that have {task} ({brief(error)}); try --loss {task.default_loss}"
+            f"--loss {name} is not for images that have {task} ({format_error(error)}); try --loss {task.default_loss}"
         ) from error

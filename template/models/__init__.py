@@ -13,13 +13,13 @@ import torch
 import torchvision
 
 from config import Config
-from core.errors import UserError, brief, lookup
+from core.errors import UserError, format_error, lookup
 from core.files import read_json
-from core.processes import one_first, rank, synchronize
+from core.processes import broadcast_parameters, local_main_first, rank
 from models.classifier import Classifier, Normalize, WeightsError, load_weights
 from models.MyCNN import MyCNN
 from models.MyMobileNet import my_mobilenet
-from models.pretrained import from_timm, published, suited_size
+from models.pretrained import native_image_size, published, timm_model
 from models.resnet import resnet18
 from models.SEResNet import se_resnet50, se_resnext50
 from models.summary import summarize
@@ -43,7 +43,7 @@ def builder(name: str) -> Callable[..., Classifier]:
         UserError: there is no such name.
     """
     if name.startswith("timm/"):
-        return partial(from_timm, name.removeprefix("timm/"))
+        return partial(timm_model, name.removeprefix("timm/"))
     listed = torchvision.models.list_models(module=torchvision.models)
     theirs: dict[str, Callable[..., Classifier]] = {
         other: partial(published, other) for other in listed if other not in MODELS
@@ -64,7 +64,7 @@ def get_model(name: str, n_classes: int, weights: str | Path | None = None) -> C
         A new network: pictures (N, 3, H, W), uint8 → logits (N, n_classes).
 
     Raises:
-        UserError: no such name, or the weights cannot be had or do not fit.
+        UserError: no such name, or the weights are not available or do not fit.
     """
     build = builder(name)
     if weights is None:
@@ -85,7 +85,7 @@ def get_model(name: str, n_classes: int, weights: str | Path | None = None) -> C
 def build_network(
     config: Config,
     n_classes: int,
-    statistics: tuple[Sequence[float], Sequence[float]],
+    statistics: tuple[Sequence[float], Sequence[float]] | None,
     resumed: dict[str, torch.Tensor] | None = None,
 ) -> Classifier:
     """Build the network that the options ask for.
@@ -103,14 +103,14 @@ def build_network(
         UserError: as `get_model` does; or it cannot be frozen as asked.
     """
     try:
-        with one_first():  # weights are downloaded once on each machine
+        with local_main_first():  # weights are downloaded once on each machine
             network = get_model(config.model, n_classes, "none" if resumed else config.weights)
         if resumed:
             network.load_state_dict(resumed)
     except RuntimeError as error:
         raise UserError(
             f"the weights of this run do not fit {config.model} any more; was its code changed? undo that, or start "
-            f"a new run ({brief(error)})"
+            f"a new run ({format_error(error)})"
         ) from error
     except WeightsError as error:
         if config.dataset != "demo" or config.weights is not None:
@@ -119,8 +119,10 @@ def build_network(
         network = get_model(config.model, n_classes, "none")
     if config.freeze is not None:
         freeze(network, config.freeze, config.weights or network.weights)
-    if config.unfreeze_at and not network.n_frozen:
-        raise UserError(f"--unfreeze-at {config.unfreeze_at}: nothing is frozen; it needs weights, or --freeze")
+    if config.unfreeze_epoch and not network.n_frozen:
+        raise UserError(f"--unfreeze-epoch {config.unfreeze_epoch}: nothing is frozen; it needs weights, or --freeze")
+    if config.normalize == "data" and not statistics:
+        raise UserError("--normalize data needs the check of the images, data/check.py")
     if config.normalize != "imagenet":
         network.normalize = Normalize(*(statistics if config.normalize == "data" else ((0, 0, 0), (1, 1, 1))))
     return network
@@ -150,7 +152,7 @@ def load_best(network: Classifier, run: Run) -> None:
     if rank() == 0:
         device = network.normalize.mean.device
         network.load_state_dict(torch.load(run.best, map_location=device, weights_only=True))
-    synchronize(network)
+    broadcast_parameters(network)
 
 
 def load_network(run: Run) -> Classifier:
@@ -168,7 +170,7 @@ def load_network(run: Run) -> Classifier:
         network = get_model(read_json(run.config)["options"]["model"], len(read_json(run.classes)), "none")
         network.load_state_dict(torch.load(run.best, map_location="cpu", weights_only=True))
     except Exception as error:  # whatever a file that holds something else makes torch raise
-        raise UserError(f"{run.folder} cannot be loaded ({brief(error)})") from error
+        raise UserError(f"{run.folder} cannot be loaded ({format_error(error)})") from error
     return network.eval()
 
 
@@ -180,7 +182,7 @@ __all__ = [
     "get_model",
     "load_best",
     "load_network",
+    "native_image_size",
     "resnet18",
-    "suited_size",
     "summarize",
 ]

@@ -105,11 +105,11 @@ class Classifier(nn.Module):
 
         What holds more than four fifths of the parameters is taken apart; single layers in a row are one stage.
         """
-        everything = n_parameters(self.backbone)
+        everything = count_parameters(self.backbone)
         parts = [self.backbone]
-        while large := [p for p in parts if n_parameters(p) > 0.8 * everything and any(True for _ in p.children())]:
+        while large := [p for p in parts if count_parameters(p) > 0.8 * everything and any(True for _ in p.children())]:
             at = parts.index(large[0])
-            parts[at : at + 1] = [child for child in large[0].children() if n_parameters(child)]
+            parts[at : at + 1] = [child for child in large[0].children() if count_parameters(child)]
         stages: list[list[nn.Module]] = []
         for part in parts:
             single = not any(True for _ in part.children())
@@ -155,7 +155,7 @@ class Classifier(nn.Module):
         return self
 
 
-def n_parameters(module: nn.Module) -> int:
+def count_parameters(module: nn.Module) -> int:
     """How many numbers a module can learn."""
     return sum(p.numel() for p in module.parameters())
 

@@ -4,7 +4,7 @@ import torch
 import torchvision
 from torch import nn
 
-from core.errors import UserError, brief
+from core.errors import UserError, format_error
 from models.classifier import Classifier, WeightsError
 
 
@@ -22,9 +22,9 @@ def published(name: str, n_classes: int, pretrained: bool = True) -> Classifier:
             trains.
 
     Raises:
-        WeightsError: the weights cannot be had.
+        WeightsError: the weights are not available.
     """
-    weights = weights_of(name)
+    weights = imagenet_weights(name)
     preset = weights.transforms()
     settings = {"weights": weights if pretrained else None}
     if name.startswith("vit_"):
@@ -38,24 +38,24 @@ def published(name: str, n_classes: int, pretrained: bool = True) -> Classifier:
         if not pretrained:
             raise
         raise WeightsError(
-            f"the ImageNet weights of {name} cannot be had ({brief(error)}); connect to the internet, or download "
-            f"{weights.url} elsewhere and give the file with --weights FILE, or train everything with --weights none"
+            f"the ImageNet weights of {name} are not available ({format_error(error)}); connect to the internet, or "
+            f"download {weights.url} elsewhere and give the file with --weights FILE, or train with --weights none"
         ) from error
     if more_heads:  # which only serve those who train them from scratch for weeks
         backbone.aux_logits = False
         for head in {"aux1", "aux2", "AuxLogits"} & set(dict(backbone.named_children())):
             setattr(backbone, head, None)
-    network = Classifier(backbone, take_off_head(backbone), n_classes, preset.mean, preset.std)
+    network = Classifier(backbone, remove_head(backbone), n_classes, preset.mean, preset.std)
     return network.freeze() if pretrained else network
 
 
-def weights_of(name: str) -> torchvision.models.WeightsEnum:
+def imagenet_weights(name: str) -> torchvision.models.WeightsEnum:
     """A network's ImageNet weights, with all that is known of them; nothing is downloaded."""
     weights = torchvision.models.get_model_weights(name)
     return weights.__members__.get("IMAGENET1K_V1", weights.DEFAULT)
 
 
-def take_off_head(network: nn.Module) -> int:
+def remove_head(network: nn.Module) -> int:
     """Takes the last layer of a network away, whatever its name, and returns the width of what comes before it."""
     layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
     name, head = layers[-1]
@@ -64,7 +64,7 @@ def take_off_head(network: nn.Module) -> int:
     return head.in_features if isinstance(head, nn.Linear) else head.in_channels
 
 
-def from_timm(name: str, n_classes: int, pretrained: bool = True) -> Classifier:
+def timm_model(name: str, n_classes: int, pretrained: bool = True) -> Classifier:
     """Any network of timm, which has to be installed.
 
     Args:
@@ -74,7 +74,7 @@ def from_timm(name: str, n_classes: int, pretrained: bool = True) -> Classifier:
 
     Raises:
         UserError: timm is not installed, or has no such network.
-        WeightsError: the weights cannot be had.
+        WeightsError: the weights are not available.
     """
     timm = import_timm()
     if not timm.is_model(name):
@@ -82,7 +82,9 @@ def from_timm(name: str, n_classes: int, pretrained: bool = True) -> Classifier:
     try:
         backbone = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except Exception as error:
-        raise WeightsError(f"the weights of timm/{name} cannot be had ({brief(error)}); try --weights none") from error
+        raise WeightsError(
+            f"the weights of timm/{name} are not available ({format_error(error)}); try --weights none"
+        ) from error
     settings = timm.data.resolve_model_data_config(backbone)
     with torch.no_grad():
         n_features = backbone.eval()(torch.zeros(1, *settings["input_size"])).shape[1]
@@ -103,7 +105,7 @@ def import_timm():
     return timm
 
 
-def suited_size(name: str) -> tuple[int | None, bool]:
+def native_image_size(name: str) -> tuple[int | None, bool]:
     """Side of the pictures that a published network was made for, in pixels.
 
     Args:
@@ -113,11 +115,11 @@ def suited_size(name: str) -> tuple[int | None, bool]:
         The side, None for a network that is not known here; and whether it takes no other.
     """
     if name in torchvision.models.list_models(module=torchvision.models):
-        return weights_of(name).transforms().crop_size[0], name.startswith(("vit_", "maxvit_"))
+        return imagenet_weights(name).transforms().crop_size[0], name.startswith(("vit_", "maxvit_"))
     if name.startswith("timm/"):
         try:
             settings = import_timm().get_pretrained_cfg(name.removeprefix("timm/"))
         except RuntimeError as error:
-            raise UserError(f"timm has no weights {name!r} ({brief(error)})") from error
+            raise UserError(f"timm has no weights {name!r} ({format_error(error)})") from error
         return (settings.input_size[-1], settings.fixed_input_size) if settings else (None, False)
     return None, False

@@ -16,6 +16,6 @@ def resnet18(n_classes: int, pretrained: bool = True) -> Classifier:
         A network for pictures of at least 32 px a side.
 
     Raises:
-        WeightsError: the weights cannot be had.
+        WeightsError: the weights are not available.
     """
     return published("resnet18", n_classes, pretrained)

@@ -8,8 +8,8 @@ from contextlib import redirect_stdout
 import torchsummary
 from torch import nn
 
-from core.errors import brief
-from models.classifier import n_parameters
+from core.errors import format_error
+from models.classifier import count_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def summarize(network: nn.Module, image_size: int) -> str:
         with redirect_stdout(printed):
             torchsummary.summary(copy.deepcopy(network).cpu().eval(), (3, image_size, image_size), device="cpu")
     except Exception as error:  # a table is no reason to stop
-        logger.warning("torchsummary cannot draw this network (%s)", brief(error))
+        logger.warning("torchsummary cannot draw this network (%s)", format_error(error))
         printed = io.StringIO()
     training = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    return f"{printed.getvalue()}{n_parameters(network):,} parameters, of which {training:,} train\n"
+    return f"{printed.getvalue()}{count_parameters(network):,} parameters, of which {training:,} train\n"

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from core.rng import seeded
+from core.rng import isolated_rng
 from data import make_loaders
-from data.splits import Data
+from data.splits import DatasetSplits
 from data.transformation import ImgAugTransform, get_transforms, train_transform, val_transform
 
 
@@ -40,7 +40,7 @@ def views(loader) -> list[str]:
 def loaders(workers: int, seed: int = 0, transforms=None):
     """Loaders over the one picture."""
     train, val = transforms or get_transforms(64)
-    data = Data(OnePicture(), OnePicture(), OnePicture(), ["a", "b"])
+    data = DatasetSplits(OnePicture(), OnePicture(), OnePicture(), ["a", "b"])
     return make_loaders(data, train, val, batch_size=8, seed=seed, num_workers=workers)
 
 
@@ -121,7 +121,7 @@ def test_aspect_ratio_is_kept(size):
 def test_no_picture_is_turned_upside_down():
     image = Image.linear_gradient("L").convert("RGB")  # dark above, light below
     for seed in range(60):
-        with seeded(seed):
+        with isolated_rng(seed):
             view = get_transforms(64)[0](image).float()
         assert view[:, :16].mean() < view[:, -16:].mean()
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from config import Config
 from core.errors import UserError
 from data import get_data
 from data.balance import balance
@@ -26,21 +27,21 @@ def uneven(tmp_path) -> Path:
 
 def test_weights_make_small_classes_count_as_much_as_large_ones(uneven, caplog):
     caplog.set_level("INFO")
-    weights, images = balance("weights", get_data("imagefolder", uneven))
-    assert images is None
-    assert weights * [20, 4] == pytest.approx([12, 12])
+    data = balance(Config(balance="weights"), get_data("imagefolder", uneven))
+    assert data.image_weights is None
+    assert data.class_weights * [20, 4] == pytest.approx([12, 12])
     assert "'hero' counts 3 times in the loss, 'helmet' 0.6 times" in caplog.text
 
 
 def test_the_sampler_draws_small_classes_as_often_as_large_ones(uneven):
     data = get_data("imagefolder", uneven)
-    _, images = balance("sampler", data)
-    sampler = EpochSampler(24, seed=0, weights=images)
+    weights = balance(Config(balance="sampler"), data).image_weights
+    sampler = EpochSampler(24, seed=0, weights=weights)
     drawn = [data.train[i][1] for _ in range(20) for i, _ in sampler]
     assert len(drawn) == 20 * 24
     assert 0.4 < np.mean(drawn) < 0.6
-    again = EpochSampler(24, seed=0, weights=images)
-    assert list(again) == list(EpochSampler(24, seed=0, weights=images))
+    again = EpochSampler(24, seed=0, weights=weights)
+    assert list(again) == list(EpochSampler(24, seed=0, weights=weights))
 
 
 def test_a_loss_that_takes_no_weights_says_so(train, uneven, monkeypatch):

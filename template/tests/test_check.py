@@ -51,10 +51,10 @@ def test_nothing_is_invented_on_clean_data(clean, tmp_path):
     findings = findings_of(clean, tmp_path)
     assert findings.counts["train"] == {"helmet": 20, "hero": 20}
     assert findings.counts["test"] == {"helmet": 8, "hero": 8}
-    for name in ("unreadable", "duplicates", "leaks", "conflicts", "missing_classes", "problems"):
+    for name in ("unreadable", "duplicates", "leaks", "label_conflicts", "missing_classes", "problems"):
         assert not getattr(findings, name), name
     assert findings.formats == {"JPEG": 72}
-    assert findings.looked_at == 72
+    assert findings.images_checked == 72
     assert findings.imbalance == 1
 
 
@@ -80,7 +80,7 @@ def test_planted_faults_are_all_found(spoiled, tmp_path):
     labelled = frozenset({"train/hero/003.jpg", "train/helmet/other label.jpg"})
     assert files(findings.duplicates) == {bytes_twice, encoded, resized, labelled}
     assert files(findings.leaks) == {bytes_twice, encoded, resized}
-    assert files(findings.conflicts) == {labelled}
+    assert files(findings.label_conflicts) == {labelled}
     item = next(item for group in findings.duplicates for item in group if "half" in item["file"])
     assert item == {"file": "val/hero/half.jpg", "split": "val", "label": "hero"}
     assert findings.formats == {"JPEG": 75, "PNG": 2, "WEBP": 1}
@@ -94,16 +94,16 @@ def test_colours_count_and_a_film_is_one_group(tmp_path):
             disc = Image.new("RGB", (96, 96), "white")
             ImageDraw.Draw(disc).ellipse((10 + i, 20, 66 + i, 76), fill=colour)
             discs.append(disc)
-    looks = [data.duplicates.look_at(disc, "PNG", disc.tobytes()) for disc in discs]
-    groups = data.duplicates.same_pictures(looks)
+    looks = [data.duplicates.compute_image_stats(disc, "PNG", disc.tobytes()) for disc in discs]
+    groups = data.duplicates.find_duplicates(looks)
     assert not [group for group in groups if len({i % 2 for i in group}) > 1]
 
     frame = np.asarray(discs[0], dtype=int)
     frames = [
         Image.fromarray((frame + rng.normal(0, 3, frame.shape)).clip(0, 255).astype(np.uint8)) for _ in range(900)
     ]
-    looks = [data.duplicates.look_at(one, "PNG", one.tobytes()) for one in frames]
-    assert [len(group) for group in data.duplicates.same_pictures(looks)] == [900]
+    looks = [data.duplicates.compute_image_stats(one, "PNG", one.tobytes()) for one in frames]
+    assert [len(group) for group in data.duplicates.find_duplicates(looks)] == [900]
 
 
 def test_a_long_pan_is_not_one_picture():
@@ -111,7 +111,9 @@ def test_a_long_pan_is_not_one_picture():
     rng = np.random.default_rng(0)
     wide = Image.fromarray(rng.integers(0, 255, (20, 60, 3), dtype=np.uint8)).resize((1800, 600))
     frames = [wide.crop((2 * i, 0, 2 * i + 600, 600)).resize((96, 96)) for i in range(100)]
-    groups = data.duplicates.same_pictures([data.duplicates.look_at(one, "PNG", one.tobytes()) for one in frames])
+    groups = data.duplicates.find_duplicates(
+        [data.duplicates.compute_image_stats(one, "PNG", one.tobytes()) for one in frames]
+    )
     assert max(map(len, groups)) < 20
 
 
@@ -124,8 +126,8 @@ def test_characters_are_found_again_when_resized_or_re_encoded():
         encoded = BytesIO()
         character.save(encoded, "JPEG", quality=75)
         for one in character, character.resize((56, 56)), Image.open(encoded).convert("RGB"):
-            looks.append(data.duplicates.look_at(one, "PNG", one.tobytes()))
-    assert data.duplicates.same_pictures(looks) == [[i, i + 1, i + 2] for i in range(0, 120, 3)]
+            looks.append(data.duplicates.compute_image_stats(one, "PNG", one.tobytes()))
+    assert data.duplicates.find_duplicates(looks) == [[i, i + 1, i + 2] for i in range(0, 120, 3)]
 
 
 def test_a_class_of_a_table_that_is_missing_somewhere(clean, tmp_path, caplog):
@@ -133,16 +135,16 @@ def test_a_class_of_a_table_that_is_missing_somewhere(clean, tmp_path, caplog):
     rows += [f"val/helmet/{i:03}.jpg,helmet,{'val' if i < 4 else 'test'}" for i in range(8)]
     table = Path(shutil.copytree(clean, tmp_path / "data")) / "labels.csv"
     table.write_text("\n".join(["file,label,split", *rows, "val/hero/000.jpg,hero,test"]))
-    check(get_data("csv", table), tmp_path / "cache", Config())
+    check(Config(), get_data("csv", table), tmp_path / "cache")
     assert "no picture to validate: hero" in caplog.text
     with pytest.raises(UserError, match="no picture to validate: hero"):
-        check(get_data("csv", table), tmp_path / "cache", Config(strict=True))
+        check(Config(strict=True), get_data("csv", table), tmp_path / "cache")
     table.write_text(
         "\n".join(["file,label,split", *(row for row in rows if "hero" not in row), "val/hero/1.jpg,hero,val"])
     )
     shutil.copy(clean / "val" / "hero" / "001.jpg", table.parent / "val" / "hero" / "1.jpg")
     with pytest.raises(UserError, match="no picture to train with: hero"):
-        check(get_data("csv", table), tmp_path / "cache", Config())
+        check(Config(), get_data("csv", table), tmp_path / "cache")
 
 
 def test_a_class_that_is_missing_somewhere(spoiled, tmp_path):
@@ -151,7 +153,7 @@ def test_a_class_that_is_missing_somewhere(spoiled, tmp_path):
     assert findings.missing_classes == {"val": ["hero"]}
     assert "'hero' has no image" in findings.problems[0]
     with pytest.raises(UserError, match="'hero' has no image"):
-        check(get_data("imagefolder", spoiled), tmp_path / "cache", Config())
+        check(Config(), get_data("imagefolder", spoiled), tmp_path / "cache")
 
 
 def test_two_labels_for_one_file_of_a_table(clean, tmp_path):
@@ -159,7 +161,7 @@ def test_two_labels_for_one_file_of_a_table(clean, tmp_path):
     table = Path(shutil.copytree(clean, tmp_path / "data")) / "labels.csv"
     table.write_text("\n".join(["file,label", *rows, "train/hero/000.jpg,helmet", "train/hero/gone.jpg,hero"]))
     findings = findings_of(table.parent, tmp_path, "csv")
-    (group,) = findings.conflicts
+    (group,) = findings.label_conflicts
     assert sorted((item["file"], item["label"]) for item in group) == [
         ("train/hero/000.jpg", "helmet"),
         ("train/hero/000.jpg", "hero"),
@@ -180,8 +182,8 @@ def test_mean_and_deviation_are_those_of_the_training_pictures(spoiled, tmp_path
 
 def test_what_is_known_is_not_read_again(spoiled, tmp_path, monkeypatch):
     looked = []
-    real = data.duplicates.look_at
-    monkeypatch.setattr(data.duplicates, "look_at", lambda *args: looked.append(args) or real(*args))
+    real = data.duplicates.compute_image_stats
+    monkeypatch.setattr(data.duplicates, "compute_image_stats", lambda *args: looked.append(args) or real(*args))
     first = findings_of(spoiled, tmp_path)
     assert len(looked) == 72
     assert findings_of(spoiled, tmp_path) == first
@@ -190,7 +192,7 @@ def test_what_is_known_is_not_read_again(spoiled, tmp_path, monkeypatch):
     assert findings_of(spoiled, tmp_path).sizes["smallest"] == [30, 20]
     assert len(looked) == 73
     shutil.copytree(spoiled, tmp_path / "elsewhere")
-    assert findings_of(tmp_path / "elsewhere", tmp_path).looked_at == 72
+    assert findings_of(tmp_path / "elsewhere", tmp_path).images_checked == 72
     assert len(looked) == 72 * 2 + 1
 
 
@@ -199,35 +201,35 @@ def test_files_outside_of_the_folder_are_known_again_too(clean, tmp_path, monkey
     rows = [f"{clean}/train/{c}/{i:03}.jpg,{c}" for c in ("helmet", "hero") for i in range(20)]
     table.write_text("\n".join(["file,label", *rows]))
     findings_of(table, tmp_path, "csv")
-    monkeypatch.setattr(data.duplicates, "look_at", lambda *_: 1 / 0)
+    monkeypatch.setattr(data.duplicates, "compute_image_stats", lambda *_: 1 / 0)
     assert not findings_of(table, tmp_path, "csv").unreadable
 
 
 def test_a_cache_that_is_spoiled_or_cannot_be_written_costs_a_warning(spoiled, tmp_path, caplog):
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "looks.sqlite").write_bytes(b"this is no database" * 100)
-    assert findings_of(spoiled, tmp_path).looked_at == 72
+    assert findings_of(spoiled, tmp_path).images_checked == 72
     assert "not kept" in caplog.text
     shutil.rmtree(tmp_path / "cache")
     (tmp_path / "cache").write_text("a file in the way")
-    assert findings_of(spoiled, tmp_path).looked_at == 72
+    assert findings_of(spoiled, tmp_path).images_checked == 72
 
 
-def test_what_was_unreadable_is_looked_at_again(spoiled, tmp_path, monkeypatch):
-    real = data.duplicates.look_at
-    monkeypatch.setattr(data.duplicates, "look_at", lambda *_: 1 / 0)
+def test_what_was_unreadable_is_images_checked_again(spoiled, tmp_path, monkeypatch):
+    real = data.duplicates.compute_image_stats
+    monkeypatch.setattr(data.duplicates, "compute_image_stats", lambda *_: 1 / 0)
     assert len(findings_of(spoiled, tmp_path).unreadable) == 72
-    monkeypatch.setattr(data.duplicates, "look_at", real)
+    monkeypatch.setattr(data.duplicates, "compute_image_stats", real)
     assert findings_of(spoiled, tmp_path).unreadable == []
 
 
 def test_a_training_does_not_wait_for_very_many_new_pictures(spoiled, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("data.check.AT_ONCE", 10)
     pictures = get_data("imagefolder", spoiled)
-    assert check(pictures, tmp_path / "cache", Config()).looked_at == 0
+    assert check(Config(), pictures, tmp_path / "cache").findings.images_checked == 0
     assert "python -m data.check" in caplog.text
-    assert check(pictures, tmp_path / "cache", Config(normalize="data")).looked_at == 72
-    assert check(pictures, tmp_path / "cache", Config()).looked_at == 72  # known by now
+    assert check(Config(normalize="data"), pictures, tmp_path / "cache").findings.images_checked == 72
+    assert check(Config(), pictures, tmp_path / "cache").findings.images_checked == 72  # known by now
 
 
 def test_training_warns_of_leaks_and_strict_refuses_them(spoiled, train, project, caplog):

@@ -141,7 +141,7 @@ def test_the_experiment_is_ended_however_the_run_ends(train, project, monkeypatc
     def fail(*args):
         raise error
 
-    monkeypatch.setattr("callbacks.Progress.on_epoch_end", fail)
+    monkeypatch.setattr("callbacks.ProgressBar.on_epoch_end", fail)
     with pytest.raises(error if isinstance(error, type) else type(error)):
         train(trackers=("comet",), run_name="ended")
     (lines,) = messages(Run(project.checkpoint_dir / "ended"))

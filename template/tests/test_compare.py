@@ -10,7 +10,7 @@ import pytest
 
 import compare
 import main as main_script
-from compare import smallest_difference, verdict
+from compare import compare_runs, smallest_difference
 from config import parse_config
 from core.errors import UserError
 from Project import Run
@@ -31,7 +31,7 @@ def simulated(
 
 def test_a_wrong_yes_is_said_in_fewer_than_5_per_cent():
     rng = np.random.default_rng(0)
-    answers = [verdict(*simulated(rng), resamples=499)[0] for _ in range(400)]
+    answers = [compare_runs(*simulated(rng), resamples=499)[0] for _ in range(400)]
     assert answers.count("yes") / 400 < 0.05
     assert answers.count("no") / 400 < 0.05
 
@@ -39,13 +39,13 @@ def test_a_wrong_yes_is_said_in_fewer_than_5_per_cent():
 def test_a_real_difference_is_found_in_either_direction():
     rng = np.random.default_rng(1)
     pairs = [simulated(rng, gain=1.5) for _ in range(60)]
-    assert sum(verdict(a, b, resamples=499)[0] == "yes" for a, b in pairs) > 45
-    assert sum(verdict(b, a, resamples=499)[0] == "no" for a, b in pairs) > 45
+    assert sum(compare_runs(a, b, resamples=499)[0] == "yes" for a, b in pairs) > 45
+    assert sum(compare_runs(b, a, resamples=499)[0] == "no" for a, b in pairs) > 45
     same = np.ones((3, 20))
-    assert verdict(same, same)[0] == "unclear"
+    assert compare_runs(same, same)[0] == "unclear"
     better, worse = np.ones((3, 40)), np.concatenate([np.ones((3, 20)), np.zeros((3, 20))], axis=1)
-    assert verdict(worse, better)[0] == "yes"
-    assert verdict(worse, better, comparisons=10**6)[0] == "unclear"
+    assert compare_runs(worse, better)[0] == "yes"
+    assert compare_runs(worse, better, comparisons=10**6)[0] == "unclear"
 
 
 @pytest.mark.parametrize("images", [76, 200])
@@ -54,7 +54,7 @@ def test_verdicts_begin_at_the_smallest_difference_that_is_named(images):
     below, above = [], []
     for gain in rng.uniform(0, 0.5, 300):
         pair = simulated(rng, gain, runs=30, pictures=images, luck=0)  # the runs agree, so that the images decide
-        answer, difference, _ = verdict(*pair, resamples=999)
+        answer, difference, _ = compare_runs(*pair, resamples=999)
         ratio = abs(difference) / smallest_difference(*pair)
         if ratio < 0.95:
             below.append(answer != "unclear")
@@ -72,7 +72,7 @@ def test_where_hardly_an_image_differs_the_smallest_difference_follows_from_thei
     for k, decided in (fewest - 1, False), (fewest, True):
         b = a.copy()
         b[:, :k] = 1
-        assert (verdict(a, b, comparisons, resamples=99_999)[0] == "yes") == decided
+        assert (compare_runs(a, b, comparisons, resamples=99_999)[0] == "yes") == decided
     few = np.zeros((3, 4))
     assert smallest_difference(few, few, comparisons) == 1
 

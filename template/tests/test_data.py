@@ -14,14 +14,13 @@ from torchvision.transforms import v2
 
 from config import Config
 from core.errors import UserError
-from data import Data, get_data, get_dataloaders
+from data import DatasetSplits, get_data, get_dataloaders
 from data.check import check
 from data.demo import draw_demo
-from data.duplicates import sources_of
-from data.image_dataset import ImageDataset, UnlabelledImages
+from data.image_dataset import ImageDataset, UnlabelledImages, image_sources
 from data.image_io import needed_sides, read_image
 from data.loaders import TransformedDataset
-from data.splits import check_problems, file_names, labels, restore_split, stratified_split
+from data.splits import check_problems, get_file_names, labels, restore_split, stratified_split
 from data.transformation import get_transforms
 
 
@@ -88,7 +87,7 @@ def test_training_and_prediction_decode_large_photographs_alike(tmp_path):
         Image.effect_noise((1200, 900), 60).convert("RGB").save(file)
     _, val = get_transforms(64)
     _, val_dl, _ = get_dataloaders(tmp_path / "train", tmp_path / "val", val_transform=val, num_workers=0)
-    files = [tmp_path / name for name in file_names(val_dl.dataset.dataset)]
+    files = [tmp_path / name for name in get_file_names(val_dl.dataset.dataset)]
     for i, image in enumerate(next(iter(val_dl))[0]):
         assert torch.equal(UnlabelledImages(files, val)[i][1], image), files[i]
         assert not torch.equal(val(read_image(files[i])), image)
@@ -118,7 +117,7 @@ def test_only_images_that_come_straight_from_files_are_cached_by_file_and_decode
             assert label == expected
             assert torch.equal(image, val(whole)) == (kind is not ImageDataset)
             assert (image.int() - val(whole).int()).abs().max() < 40  # of the same image
-        assert (None in sources_of(seen.dataset)) == (kind is not ImageDataset)
+        assert (None in image_sources(seen.dataset)) == (kind is not ImageDataset)
         assert torch.equal(TransformedDataset(joined, val, [])[-1][0], seen[0][0])
 
 
@@ -135,7 +134,7 @@ def test_truncated_and_empty_images_are_named(photos, tmp_path):
     (folder / "train" / "hero" / "000.jpg").write_bytes(b"")
     data = get_data("imagefolder", folder)
     with pytest.raises(UserError, match=r"000\.jpg.*1 more"):
-        check(data, tmp_path / "cache", Config())
+        check(Config(), data, tmp_path / "cache")
     with pytest.raises(UserError, match=r"003\.jpg"):
         read_image(victim)
 
@@ -215,12 +214,12 @@ def test_strangers_are_passed_over_with_a_word(photos, tmp_path, caplog):
 
 def test_val_is_split_in_two_stratified_and_by_seed(photos):
     data = get_data("imagefolder", photos)
-    val, test = file_names(data.val), file_names(data.test)
+    val, test = get_file_names(data.val), get_file_names(data.test)
     assert sorted(val + test) == sorted(f"val/{c}/{i:03}.jpg" for c in ("helmet", "hero") for i in range(8))
     assert labels(data.val).count(0) == labels(data.val).count(1) == labels(data.test).count(0) == 4
     torch.manual_seed(99)  # whatever state torch's own generator is in
-    assert file_names(get_data("imagefolder", photos).test) == test
-    assert file_names(get_data("imagefolder", photos, seed=1).test) != test
+    assert get_file_names(get_data("imagefolder", photos).test) == test
+    assert get_file_names(get_data("imagefolder", photos, seed=1).test) != test
 
 
 def test_a_test_folder_is_left_whole(photos, tmp_path):
@@ -228,7 +227,7 @@ def test_a_test_folder_is_left_whole(photos, tmp_path):
     shutil.copytree(folder / "val", folder / "test")
     data = get_data("imagefolder", folder)
     assert (len(data.val), len(data.test)) == (16, 16)
-    assert all(name.startswith("test/") for name in file_names(data.test))
+    assert all(name.startswith("test/") for name in get_file_names(data.test))
 
 
 def test_one_folder_of_classes_is_split_in_three(photos, tmp_path):
@@ -237,9 +236,9 @@ def test_one_folder_of_classes_is_split_in_three(photos, tmp_path):
     for part, share in (data.train, 0.7), (data.val, 0.15), (data.test, 0.15):
         for label in (0, 1):
             assert abs(labels(part).count(label) - 12 * share) <= 1
-    names = [name for part in (data.train, data.val, data.test) for name in file_names(part)]
+    names = [name for part in (data.train, data.val, data.test) for name in get_file_names(part)]
     assert sorted(names) == sorted(f"{c}/{i:03}.jpg" for c in ("helmet", "hero") for i in range(12))
-    assert file_names(get_data("imagefolder", folder, seed=1).test) != file_names(data.test)
+    assert get_file_names(get_data("imagefolder", folder, seed=1).test) != get_file_names(data.test)
 
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.7, 0.15, 0.15), (0.1, 0.9)])
@@ -261,10 +260,10 @@ def test_a_split_holds_each_item_once_and_each_class_in_its_share(fractions):
 def test_a_split_is_found_again_and_a_missing_file_is_named(photos, tmp_path):
     folder = broken_copy(photos, tmp_path / "data")
     data = get_data("imagefolder", folder, seed=5)
-    split = {part: file_names(getattr(data, part)) for part in ("train", "val", "test")}
+    split = {part: get_file_names(getattr(data, part)) for part in ("train", "val", "test")}
     Image.new("RGB", (50, 50)).save(folder / "val" / "hero" / "999.jpg")  # new pictures do not move the old ones
     again = restore_split(get_data("imagefolder", folder), split, data.classes)
-    assert {part: file_names(getattr(again, part)) for part in split} == split
+    assert {part: get_file_names(getattr(again, part)) for part in split} == split
     assert labels(again.test) == labels(data.test)
     (folder / split["test"][0]).unlink()
     with pytest.raises(UserError, match=split["test"][0]):
@@ -279,8 +278,8 @@ def test_items_without_names_are_never_dealt_out_again_by_their_numbers():
         def __len__(self):
             return self.n
 
-    data = Data(Numbers(6), Numbers(3), Numbers(2), ["a", "b"])
-    split = {part: file_names(getattr(data, part)) for part in ("train", "val", "test")}
+    data = DatasetSplits(Numbers(6), Numbers(3), Numbers(2), ["a", "b"])
+    split = {part: get_file_names(getattr(data, part)) for part in ("train", "val", "test")}
     assert restore_split(data, split, ["a", "b"]) is data
     with pytest.raises(UserError, match="names of their own"):
         restore_split(replace(data, test=Numbers(1)), split, ["a", "b"])
@@ -339,7 +338,7 @@ def test_the_demo_cannot_be_told_by_its_colours(tmp_path, seeded_everything):
     data = get_data("demo", folder)
     train, test = (
         (
-            torch.stack([histogram(folder / name) for part in parts for name in file_names(part)]),
+            torch.stack([histogram(folder / name) for part in parts for name in get_file_names(part)]),
             torch.tensor([label for part in parts for label in labels(part)]),
         )
         for parts in ([data.train], [data.val, data.test])

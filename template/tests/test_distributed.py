@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import evaluate
-from callbacks import SaveState
+from callbacks import ResumeCheckpoint
 from config import Config
 from core.errors import UserError
 from data.demo import draw_demo
@@ -88,7 +88,7 @@ def read(file: Path) -> list[dict[str, str]]:
 
 def there(options: dict) -> dict:
     """The same without options of parts that may have been deleted, see the README."""
-    return {name: value for name, value in options.items() if name not in ("balance", "mix") or hasattr(Config, name)}
+    return {name: value for name, value in options.items() if name not in ("balance", "mixup") or hasattr(Config, name)}
 
 
 def assert_close(run: Run, other: Run, tolerance: float = 1e-4) -> None:
@@ -108,9 +108,9 @@ def assert_close(run: Run, other: Run, tolerance: float = 1e-4) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"metrics": ("f1", "auc"), "clip": 1.0},
-        there({"accumulate": 2, "schedule": "cosine", "balance": "sampler"}),
-        {"weights": "imagenet", "unfreeze_at": 2, "optimizer": "sgd"},
+        {"metrics": ("f1", "auc"), "grad_clip_norm": 1.0},
+        there({"grad_accum_steps": 2, "lr_schedule": "cosine", "balance": "sampler"}),
+        {"weights": "imagenet", "unfreeze_epoch": 2, "optimizer": "sgd"},
     ],
     ids=lambda options: "-".join(options),
 )
@@ -150,7 +150,7 @@ def test_every_image_is_scored_once_whatever_the_shares(train, ranks, project, t
 
 def test_all_processes_keep_the_same_weights_and_decide_alike(train, ranks, monkeypatch):
     kept = []
-    before = SaveState.on_epoch_end
+    before = ResumeCheckpoint.on_epoch_end
 
     def noting(self, epoch_number, logs):
         weights = b"".join(value.numpy().tobytes() for value in self.network.state_dict().values())
@@ -159,8 +159,10 @@ def test_all_processes_keep_the_same_weights_and_decide_alike(train, ranks, monk
         kept.append([hashlib.sha256(weights).hexdigest(), rates, figures, self.stop.wait, self.model.stop_training])
         before(self, epoch_number, logs)
 
-    monkeypatch.setattr(SaveState, "on_epoch_end", noting)
-    options = there({"model": "my_cnn", "epochs": 6, "patience": 2, "freeze": "none", "mix": "mixup"})  # with BatchNorm
+    monkeypatch.setattr(ResumeCheckpoint, "on_epoch_end", noting)
+    options = there(
+        {"model": "my_cnn", "epochs": 6, "patience": 2, "freeze": "none", "mixup": "mixup"}
+    )  # with BatchNorm
     results = ranks(2, lambda: {"kept": train(run_name="a", **options) and kept})
     assert results[0]["kept"]
     assert results[0] == results[1]

@@ -117,7 +117,7 @@ def test_the_example_names_several_classes_as_predict_does(train, photos, tmp_pa
 @pytest.mark.parametrize(("threshold", "said"), [(None, None), (0.0, None), (0.75, 0.75)])
 def test_labels_say_what_a_program_needs_and_no_more(train, threshold, said):
     run = train(epochs=1)
-    run.calibration.write_text(json.dumps({"temperature": 1.3, "risk": 0.05, "threshold": threshold}))
+    run.calibration.write_text(json.dumps({"temperature": 1.3, "max_error": 0.05, "threshold": threshold}))
     export.main(export.Options(run.folder, "pt2"))
     assert json.loads((run / "labels.json").read_text()) == {
         "classes": ["helmet", "hero"],

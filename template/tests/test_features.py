@@ -25,7 +25,7 @@ from core.errors import UserError
 from data import DATASETS, get_data, get_transforms, make_loaders
 from data.demo import draw_demo
 from data.loaders import TransformedDataset
-from data.splits import Data, fill_in
+from data.splits import DatasetSplits, complete_splits
 from data.transformation import ImgAugTransform
 from main import main
 from models import MODELS
@@ -204,7 +204,7 @@ def test_an_own_data_set_is_computed_each_time(tmp_path, computed, monkeypatch):
 
     undone = []
     monkeypatch.setattr("atexit.register", lambda work, *args, **options: undone.append((work, args, options)))
-    data = Data(Mine(), Mine(), Mine(), ["a", "b"])
+    data = DatasetSplits(Mine(), Mine(), Mine(), ["a", "b"])
     for colour in ("red", "blue"):
         Mine.colour = colour
         loader = make_loaders(data, *get_transforms(32), batch_size=8, num_workers=0).val
@@ -232,9 +232,9 @@ def test_features_beyond_float16_are_refused(kept):
         ({}, True, 2),
         ({"epochs": 1}, True, 1),
         ({"augmentation": "none"}, True, 1),
-        ({"views": 7}, True, 7),
-        ({"views": "fresh"}, True, "fresh"),
-        ({}, False, "fresh"),
+        ({"cached_views": 7}, True, 7),
+        ({"cached_views": 0}, True, 0),
+        ({}, False, 0),
     ],
 )
 def test_how_many_views_by_default(options, frozen, views):
@@ -242,10 +242,10 @@ def test_how_many_views_by_default(options, frozen, views):
 
 
 def test_views_that_cannot_be_kept_are_refused(train):
-    with pytest.raises(UserError, match="--views 2: the backbone trains"):
-        train(views=2)
-    with pytest.raises(UserError, match="at least 1"):
-        Config(views=0)
+    with pytest.raises(UserError, match="--cached-views 2: the backbone trains"):
+        train(cached_views=2)
+    with pytest.raises(UserError, match="at least 0"):
+        Config(cached_views=-1)
 
 
 def test_a_training_on_features_learns_and_its_final_figures_are_of_whole_pictures(train, computed):
@@ -256,7 +256,7 @@ def test_a_training_on_features_learns_and_its_final_figures_are_of_whole_pictur
     metrics = json.loads(run.metrics.read_text())
     best = rows[metrics["best_epoch"] - 1]
     assert float(best["val_acc"]) == pytest.approx(metrics["val_acc"])
-    assert json.loads(run.config.read_text())["options"]["views"] == 2
+    assert json.loads(run.config.read_text())["options"]["cached_views"] == 2
     train(model="small", epochs=8, lr=0.01)
     assert len(computed) == 24 + 8  # another rate starts at once
 
@@ -285,7 +285,7 @@ def test_fresh_views_are_for_training_only(train, computed, monkeypatch):
         return forward(self, images)
 
     monkeypatch.setattr(Classifier, "forward", spy)
-    plain = train(model="small", epochs=3, patience=3, views="fresh")
+    plain = train(model="small", epochs=3, patience=3, cached_views=0)
     assert len(computed) == 8  # each picture for validation, once
     assert seen.count(2) == 3  # a batch of them in each epoch
     metrics = json.loads(plain.metrics.read_text())
@@ -302,7 +302,7 @@ def test_features_log_how_far_they_are(train, caplog, monkeypatch):
 
 def test_a_mixed_training_validates_on_features_that_are_not_mixed(train):
     pytest.importorskip("training.mixup")
-    run = train(model="small", epochs=2, lr=0.05, mix="mixup")
+    run = train(model="small", epochs=2, lr=0.05, mixup="mixup")
     metrics = json.loads(run.metrics.read_text())
     best = list(csv.DictReader(run.log.open()))[metrics["best_epoch"] - 1]
     assert float(best["val_loss"]) == pytest.approx(metrics["val_loss"], abs=1e-3)
@@ -316,7 +316,7 @@ def test_once_unfrozen_it_trains_on_pictures(train, monkeypatch):
         return forward(self, images)
 
     monkeypatch.setattr(Classifier, "forward", spy)
-    train(model="small", epochs=4, unfreeze_at=3)
+    train(model="small", epochs=4, unfreeze_epoch=3)
     while_frozen = {ndim for ndim, n_frozen in seen if n_frozen == max(n for _, n in seen)}
     after = {ndim for ndim, n_frozen in seen if n_frozen < max(n for _, n in seen)}
     assert 2 in while_frozen
@@ -325,7 +325,7 @@ def test_once_unfrozen_it_trains_on_pictures(train, monkeypatch):
 
 def test_the_same_log_whatever_is_in_the_cache_and_after_a_resume(photos, tmp_path):
     options = {"data_dir": photos, "model": "small", "image_size": 32, "batch_size": 8, "num_workers": 0}
-    options |= {"trackers": ("none",), "device": "cpu", "patience": 4, "views": 2}
+    options |= {"trackers": ("none",), "device": "cpu", "patience": 4, "cached_views": 2}
 
     def log(run) -> list[dict]:
         return [
@@ -348,7 +348,7 @@ def test_several_labels_on_an_image(photos, tmp_path, computed, project):
     options = {"image_size": 32, "batch_size": 8, "num_workers": 0, "trackers": ("none",), "device": "cpu"}
     run = main(Config(dataset="csv", data_dir=table, model="small", epochs=2, **options), project)
     assert computed
-    assert "val_exact" in json.loads(run.metrics.read_text())
+    assert "val_exact_match" in json.loads(run.metrics.read_text())
 
 
 def check_that_the_best_epoch_has_the_final_metrics(run: Run) -> None:
@@ -453,14 +453,14 @@ def own_datasets(photos: Path) -> dict[str, Own]:
 
 
 @pytest.mark.parametrize("name", ["shuffled", "duplicates", "lazy", "drawn"])
-@pytest.mark.parametrize("views", [2, "fresh"])
+@pytest.mark.parametrize("views", [2, 0])
 def test_the_same_for_data_sets_of_all_kinds(name, views, train, photos, monkeypatch):
-    def own(data_dir: Path, fractions, seed) -> Data:
+    def own(data_dir: Path, fractions, seed) -> DatasetSplits:
         dataset = own_datasets(photos)[name]
-        return Data(*fill_in(dataset, None, None, fractions, seed), ["a", "b"])
+        return DatasetSplits(*complete_splits(dataset, None, None, fractions, seed), ["a", "b"])
 
     monkeypatch.setitem(DATASETS, "own", own)
-    run = train(model="small", dataset="own", split=(0.4, 0.3, 0.3), epochs=4, lr=0.01, views=views)
+    run = train(model="small", dataset="own", split=(0.4, 0.3, 0.3), epochs=4, lr=0.01, cached_views=views)
     check_that_the_best_epoch_has_the_final_metrics(run)
     assert not [path for path in run.folder.parents[1].rglob("*.records") if "run-" not in str(path)]
 
@@ -470,9 +470,9 @@ def test_a_label_that_changes_from_reading_to_reading_is_refused(train, monkeypa
         def __getitem__(self, index):
             return self.read(index), random.randrange(2)
 
-    def own(data_dir: Path, fractions, seed) -> Data:
+    def own(data_dir: Path, fractions, seed) -> DatasetSplits:
         dataset = Random(lambda _: Image.new("RGB", (40, 40)), 60, targets=[i % 2 for i in range(60)])
-        return Data(*fill_in(dataset, None, None, fractions, seed), ["a", "b"])
+        return DatasetSplits(*complete_splits(dataset, None, None, fractions, seed), ["a", "b"])
 
     monkeypatch.setitem(DATASETS, "own", own)
     with pytest.raises(UserError, match="another label each time it is read"):

@@ -53,7 +53,7 @@ def test_the_suggestion_is_below_where_the_loss_explodes(tmp_path):
 
 
 def test_several_processes_are_refused(train, project, monkeypatch):
-    monkeypatch.setattr("training.preflight.world", lambda: 3)
+    monkeypatch.setattr("training.lr_finder.world_size", lambda: 3)
     with pytest.raises(UserError, match="--find-lr works in one process"):
         train(find_lr=True)
-    assert not project.checkpoint_dir.exists()
+    assert not list(project.checkpoint_dir.iterdir())

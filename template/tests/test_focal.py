@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from config import Config
 from core.errors import UserError
 from data import DataLoaders
 from losses import get_loss
@@ -20,4 +21,6 @@ def test_the_focal_loss_cares_less_for_what_is_easy():
 def test_the_focal_loss_takes_no_mixed_labels():
     mixing = pytest.importorskip("training.mixup")
     with pytest.raises(UserError, match="takes probabilities"):
-        mixing.mix_batches("mixup", DataLoaders([], [], [], list("abcd")), get_loss("focal"), torch.device("cpu"))
+        mixing.mix_batches(
+            Config(mixup="mixup"), DataLoaders([], [], [], list("abcd")), get_loss("focal"), torch.device("cpu")
+        )

@@ -39,7 +39,7 @@ def loaders(photos, tmp_path):
 
     def call(**options):
         found = get_data("imagefolder", folder)
-        config = Config(image_size=32, augmentation="photographs", num_workers=0, **options)
+        config = Config(cache_images=True, image_size=32, augmentation="photographs", num_workers=0, **options)
         train_dl, val_dl, _ = get_loaders(config, cache_images(config, found, tmp_path / "cache"))
         return train_dl, val_dl
 
@@ -53,8 +53,8 @@ def test_the_training_is_the_same_to_the_bit(train):
         return [[row[name] for name in row if "time" not in name] for row in csv.DictReader(run.log.open())]
 
     plain = figures(train(run_name="plain"))
-    assert figures(train(run_name="kept", keep_pictures=True)) == plain
-    assert figures(train(run_name="again", keep_pictures=True, num_workers=2)) == plain
+    assert figures(train(run_name="kept", cache_images=True)) == plain
+    assert figures(train(run_name="again", cache_images=True, num_workers=2)) == plain
 
 
 @pytest.mark.parametrize("resize", RESIZES)
@@ -65,7 +65,7 @@ def test_the_views_are_the_same_however_an_image_becomes_a_square(resize, tmp_pa
         Image.effect_noise(size, 60).convert("RGB").save(file)
 
     def views(keep: bool) -> list[torch.Tensor]:
-        config = Config(image_size=32, augmentation="photographs", resize=resize, num_workers=0)
+        config = Config(cache_images=True, image_size=32, augmentation="photographs", resize=resize, num_workers=0)
         data = get_data("imagefolder", tmp_path)
         if keep:
             data = cache_images(config, data, tmp_path / "cache")

@@ -34,7 +34,9 @@ def test_images_and_labels_are_mixed_alike(how, labels):
     torch.manual_seed(0)
     images = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 3, 8, 8)
     loader = DataLoader(list(zip(images, labels, strict=True)), batch_size=6)
-    mixed = mix_batches(how, DataLoaders(loader, loader, loader, list("abc")), get_loss("cross_entropy"), CPU)
+    mixed = mix_batches(
+        Config(mixup=how), DataLoaders(loader, loader, loader, list("abc")), get_loss("cross_entropy"), CPU
+    )
     assert mixed.val is mixed.test is loader
     ((batch, soft),) = mixed.train
     values = batch.mean(dim=(1, 2, 3))
@@ -58,7 +60,7 @@ def test_metrics_count_the_class_with_the_larger_share():
 
 
 def test_mixed_runs_train_and_are_scored_on_whole_pictures(train):
-    run = train(epochs=2, mix="mixup")
+    run = train(epochs=2, mixup="mixup")
     with open(run.log, newline="") as file:
         log = list(csv.DictReader(file))
     metrics = json.loads(run.metrics.read_text())
@@ -68,30 +70,32 @@ def test_mixed_runs_train_and_are_scored_on_whole_pictures(train):
 def test_the_log_knows_mixed_batches_and_the_run_shows_them(train, monkeypatch):
     seen: list[str] = []
     monkeypatch.setattr("evaluation.plots.image_grid", lambda _, titles: seen.extend(titles) or Figure())
-    run = train(epochs=1, mix="cutmix", metrics=("f1", "auc"), find_lr=True)
+    run = train(epochs=1, mixup="cutmix", metrics=("f1", "auc"), find_lr=True)
     with open(run.log, newline="") as file:
         (row,) = csv.DictReader(file)
     assert all(0 <= float(row[name]) <= 100 for name in ("acc", "f1", "auc", "val_auc"))
     assert any("|" in title for title in seen)
 
 
-def test_weights_of_classes_and_mixing_go_together():
-    mix_batches("mixup", LOADERS, get_loss("cross_entropy", [1.0, 2.0, 3.0], "meta"), torch.device("meta"))
+def test_imagenet_weights_classes_and_mixing_go_together():
+    mix_batches(
+        Config(mixup="mixup"), LOADERS, get_loss("cross_entropy", [1.0, 2.0, 3.0], "meta"), torch.device("meta")
+    )
     with pytest.raises(UserError, match="takes probabilities"):
-        mix_batches("mixup", LOADERS, picky, CPU)
+        mix_batches(Config(mixup="mixup"), LOADERS, picky, CPU)
 
 
 def test_none_mixes_nothing_and_an_unknown_way_is_refused():
     loss = nn.functional.cross_entropy
-    assert mix_batches("none", LOADERS, loss, CPU) is LOADERS
+    assert mix_batches(Config(mixup="none"), LOADERS, loss, CPU) is LOADERS
     with pytest.raises(UserError, match="way to mix"):
-        mix_batches("mixdown", LOADERS, loss, CPU)
+        mix_batches(Config(mixup="mixdown"), LOADERS, loss, CPU)
 
 
 @pytest.mark.parametrize("how", ["mixup", "cutmix"])
 def test_features_that_are_kept_and_mixing_exclude_each_other(how):
     features = pytest.importorskip("training.feature_cache")
     frozen = MyCNN(2, width=8).freeze()
-    assert features.choose_views(Config(mix=how), frozen) == "fresh"
-    with pytest.raises(UserError, match=f"--views 2: --mix {how} needs"):
-        features.choose_views(Config(mix=how, views=2), frozen)
+    assert features.choose_views(Config(mixup=how), frozen) == 0
+    with pytest.raises(UserError, match=f"--cached-views 2: --mixup {how} needs"):
+        features.choose_views(Config(mixup=how, cached_views=2), frozen)

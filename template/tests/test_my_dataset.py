@@ -8,10 +8,10 @@ from PIL import Image
 from data import get_data
 from data.check import look
 from data.MyDataset import MyDataset
-from data.splits import file_names
+from data.splits import get_file_names
 
 
-def test_my_dataset_reads_labels_from_file_names(tmp_path):
+def test_my_dataset_reads_labels_from_get_file_names(tmp_path):
     for i in range(20):
         name = "red_rose" if i % 2 else "daisy"
         Image.new("RGB", (40, 40), "red").save(tmp_path / f"{name}_{i}.png")
@@ -20,7 +20,7 @@ def test_my_dataset_reads_labels_from_file_names(tmp_path):
     assert [len(part) for part in (data.train, data.val, data.test)] == [14, 3, 3]
     image, label = data.train[0]
     assert image.mode == "RGB"
-    assert data.classes[label] == file_names(data.train)[0].rpartition("_")[0]
+    assert data.classes[label] == get_file_names(data.train)[0].rpartition("_")[0]
 
 
 def test_what_a_data_set_of_ones_own_makes_of_a_file_is_not_taken_from_the_cache(photos, tmp_path):

@@ -106,7 +106,7 @@ def test_the_log_says_why_the_rate_is_cut_and_why_training_ends(frozen, caplog):
     ]
     assert not any("are done" in line for line in caplog.messages)
     caplog.clear()
-    frozen(run_name="b", epochs=2, patience=2, schedule="cosine")
+    frozen(run_name="b", epochs=2, patience=2, lr_schedule="cosine")
     assert caplog.messages.count("training ended: all 2 epochs are done") == 1
     assert not any("learning rate cut" in line or "stopped early" in line for line in caplog.messages)
 
@@ -132,8 +132,8 @@ def test_more_patience_continues_a_run_that_has_stopped_early(frozen, project, e
 
 
 def test_more_patience_gives_the_run_that_had_it_from_the_start(frozen, project):
-    whole = frozen(run_name="whole", epochs=9, patience=5, schedule="constant")
-    run = frozen(run_name="stopped", epochs=9, patience=2, schedule="constant")
+    whole = frozen(run_name="whole", epochs=9, patience=5, lr_schedule="constant")
+    run = frozen(run_name="stopped", epochs=9, patience=2, lr_schedule="constant")
     main_script.main(parse_config(["--resume", str(run.folder), "--patience", "5", "--trackers", "none"]), project)
     assert rates(run) == rates(whole)
     ours, theirs = (torch.load(file, weights_only=True) for file in (run.last, whole.last))

@@ -17,7 +17,7 @@ import evaluate
 from core.errors import UserError
 from data import get_data
 from data.splits import labels
-from data.torchvision_datasets import Published
+from data.torchvision_datasets import TorchvisionDataset
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -137,8 +137,8 @@ def test_published_pictures_are_known_by_what_they_are(tmp_path):
         def __getitem__(self, index):
             return Image.new("L", (8, 8), index), index
 
-    one = features.sources_of(Published(Digits(tmp_path / "a"), "train"))
+    one = features.image_sources(TorchvisionDataset(Digits(tmp_path / "a"), "train"))
     assert None not in one
     others = [("a", "test"), ("b", "train")]
-    found = {tuple(features.sources_of(Published(Digits(tmp_path / root), part))) for root, part in others}
+    found = {tuple(features.image_sources(TorchvisionDataset(Digits(tmp_path / root), part))) for root, part in others}
     assert len(found | {tuple(one)}) == 3

@@ -14,17 +14,17 @@ from poutyne import EarlyStopping, ReduceLROnPlateau
 from torch import nn
 
 from callbacks import get_callbacks
+from callbacks.GradualUnfreezing import GradualUnfreezing
 from callbacks.Schedule import Schedule
-from callbacks.Unfreeze import Unfreeze
 from config import Config, parse_config
 from core.errors import UserError
 from core.task import Task
-from data import Data
+from data import DatasetSplits
 from losses import LOSSES, check_loss, get_loss
 from metrics import METRICS
-from models import MODELS, MyCNN, get_model, suited_size
+from models import MODELS, MyCNN, get_model, native_image_size
 from models.classifier import load_weights
-from models.pretrained import take_off_head, weights_of
+from models.pretrained import imagenet_weights, remove_head
 from Project import Run
 from training.optimizers import OPTIMIZERS, SCHEDULES, default_lr, make_optimizer
 from training.resolve import resolve
@@ -42,7 +42,7 @@ def parameters(network: nn.Module) -> int:
     "name", ["mobilenet_v3_small", "squeezenet1_1", "densenet121", "shufflenet_v2_x0_5", "vit_b_32"]
 )
 def test_networks_of_torchvision_by_name(name):
-    size, fixed = suited_size(name)
+    size, fixed = native_image_size(name)
     assert (size, fixed) == (224, name.startswith("vit"))
     network = get_model(name, 7, "none")
     images = torch.randint(0, 256, (2, 3, size if fixed else 64, size if fixed else 64), dtype=torch.uint8)
@@ -58,7 +58,7 @@ def test_networks_with_further_heads_are_the_same_with_weights_and_without(name,
     published = torchvision.models.get_model(name, init_weights=False, transform_input=True)
     folder = tmp_path / "torch_home" / "hub" / "checkpoints"
     folder.mkdir(parents=True)
-    torch.save(published.state_dict(), folder / Path(weights_of(name).url).name)
+    torch.save(published.state_dict(), folder / Path(imagenet_weights(name).url).name)
     network = get_model(name, 3, "imagenet")
     assert network.frozen
     again = get_model(name, 3, "none")
@@ -72,10 +72,10 @@ def test_networks_with_further_heads_are_the_same_with_weights_and_without(name,
 
 
 def test_sizes_and_normalisation_come_with_the_weights():
-    assert suited_size("efficientnet_b3") == (300, False)
-    assert suited_size("my_cnn") == (None, False)
+    assert native_image_size("efficientnet_b3") == (300, False)
+    assert native_image_size("my_cnn") == (None, False)
     backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1000))
-    assert take_off_head(backbone) == 4
+    assert remove_head(backbone) == 4
     assert backbone(torch.zeros(2, 3, 8, 8)).shape == (2, 4)
 
 
@@ -91,7 +91,7 @@ def test_timm_where_it_is_installed(monkeypatch):
         get_model("timm/resnet81t", 3, "none")
     for name in ("timm/resnet18.nonsense",):
         with pytest.raises(UserError):
-            suited_size(name)
+            native_image_size(name)
 
 
 # Weights
@@ -162,12 +162,12 @@ def test_so_many_stages_are_frozen_in_full(n):
 
 def test_gradual_unfreezing_with_rates_that_fall_towards_the_picture():
     network = MyCNN(2, width=8).freeze()
-    optimizer = make_optimizer(Config(lr=0.26, unfreeze_at=3), network)
+    optimizer = make_optimizer(Config(lr=0.26, unfreeze_epoch=3), network)
     rates = [group["lr"] for group in optimizer.param_groups]
     assert rates == pytest.approx([0.26, *(0.26 / 100 / 2.6**i for i in range(4))])
     assert sum(p.numel() for group in optimizer.param_groups for p in group["params"]) == parameters(network)
     plateau, stop = ReduceLROnPlateau(), EarlyStopping()
-    callback = Unfreeze(network, 3, plateau, stop)
+    callback = GradualUnfreezing(network, 3, plateau, stop)
     callback.model = plateau.model = SimpleNamespace(network=network, device=torch.device("cpu"), optimizer=optimizer)
     frozen = []
     for epoch in range(1, 8):
@@ -184,7 +184,7 @@ def test_a_run_that_unfreezes_is_resumed_to_the_same_end(train, tmp_path, projec
     torch.save(MODELS["my_cnn"](2).state_dict(), tmp_path / "weights.pt")
     options = {
         "weights": str(tmp_path / "weights.pt"),
-        "unfreeze_at": 2,
+        "unfreeze_epoch": 2,
         "epochs": 9,
         "patience": 4,
         "lr": 0.1,
@@ -202,7 +202,7 @@ def test_a_run_that_unfreezes_is_resumed_to_the_same_end(train, tmp_path, projec
 def test_patience_and_plateau_start_anew_with_each_stage(train, tmp_path):
     """A stage that begins to train may raise the loss, which must not end the training or cut the learning rate."""
     torch.save(MODELS["my_cnn"](2).state_dict(), tmp_path / "weights.pt")
-    run = train(weights=str(tmp_path / "weights.pt"), unfreeze_at=4, epochs=12, patience=3, lr=1e-12)
+    run = train(weights=str(tmp_path / "weights.pt"), unfreeze_epoch=4, epochs=12, patience=3, lr=1e-12)
     rows = list(csv.DictReader(run.log.open()))
     rates = [float(row["lr_group_0"]) for row in rows]
     assert rates[:3] == pytest.approx([1e-12, 1e-12, 1e-13])  # nothing improves, and so it is cut
@@ -243,12 +243,12 @@ def test_the_learning_rate_where_none_is_given(options, n_images, lr):
 )
 def test_the_image_size_where_none_is_given(model, weights, own_size, size):
     dataset = [(None, 0)] * 9
-    data = Data(dataset, dataset, dataset, ["a", "b"], image_size=own_size)
+    data = DatasetSplits(dataset, dataset, dataset, ["a", "b"], image_size=own_size)
     assert resolve(Config(model=model, weights=weights), data, MyCNN(2, width=8)).image_size == size
 
 
 def test_freezing_that_makes_no_sense_is_refused(train):
-    for options, word in (({"freeze": "all"}, "without weights"), ({"unfreeze_at": 2}, "nothing is frozen")):
+    for options, word in (({"freeze": "all"}, "without weights"), ({"unfreeze_epoch": 2}, "nothing is frozen")):
         with pytest.raises(UserError, match=word):
             train(**options)
 
@@ -311,21 +311,21 @@ def test_every_optimizer_goes_with_every_schedule(optimizer):
 @pytest.mark.parametrize("schedule", ["cosine", "one_cycle", "step"])
 def test_a_schedule_goes_on_after_a_resume(train, project, monkeypatch, schedule):
     import main as main_script
-    from callbacks import Progress
+    from callbacks import ProgressBar
 
-    whole = train(run_name="whole", epochs=4, schedule=schedule, patience=4)
-    monkeypatch.setattr(Progress, "on_epoch_begin", lambda self, *_: None)
-    monkeypatch.setattr(Progress, "on_train_batch_end", lambda self, *_: None)
-    monkeypatch.setattr(Progress, "on_valid_batch_end", lambda self, *_: None)
+    whole = train(run_name="whole", epochs=4, lr_schedule=schedule, patience=4)
+    monkeypatch.setattr(ProgressBar, "on_epoch_begin", lambda self, *_: None)
+    monkeypatch.setattr(ProgressBar, "on_train_batch_end", lambda self, *_: None)
+    monkeypatch.setattr(ProgressBar, "on_valid_batch_end", lambda self, *_: None)
 
     def stop(self, epoch, logs):
         if epoch == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Progress, "on_epoch_end", stop)
+    monkeypatch.setattr(ProgressBar, "on_epoch_end", stop)
     with pytest.raises(KeyboardInterrupt):
-        train(run_name="stopped", epochs=4, schedule=schedule, patience=4)
-    monkeypatch.setattr(Progress, "on_epoch_end", lambda self, *_: None)
+        train(run_name="stopped", epochs=4, lr_schedule=schedule, patience=4)
+    monkeypatch.setattr(ProgressBar, "on_epoch_end", lambda self, *_: None)
     stopped = Run(project.checkpoint_dir / "stopped")
     main_script.main(parse_config(["--resume", str(stopped.folder), "--trackers", "none"]), project)
     ours, theirs = (torch.load(run.last, weights_only=True)["network"] for run in (stopped, whole))
@@ -350,7 +350,7 @@ def test_gradients_are_clipped_and_added_up(train, monkeypatch):
     assert max(norms) > 0.011
     norms.clear()
     steps.clear()
-    train(epochs=1, batch_size=6, clip=0.01, accumulate=2, run_name="clipped")
+    train(epochs=1, batch_size=6, grad_clip_norm=0.01, grad_accum_steps=2, run_name="clipped")
     assert norms == pytest.approx([0.01] * 2, rel=0.01)  # of the mean over both batches, not of a part of it
 
 
@@ -449,8 +449,8 @@ def test_callbacks_follow_the_options(tmp_path):
         return [type(callback).__name__ for callback in found]
 
     assert "ReduceLROnPlateau" in kinds()
-    assert "Schedule" in kinds(schedule="cosine")
-    assert "ReduceLROnPlateau" not in kinds(schedule="cosine")
-    assert "Unfreeze" in kinds(unfreeze_at=2)
+    assert "Schedule" in kinds(lr_schedule="cosine")
+    assert "ReduceLROnPlateau" not in kinds(lr_schedule="cosine")
+    assert "GradualUnfreezing" in kinds(unfreeze_epoch=2)
     with pytest.raises(UserError, match="did you mean 'cosine'"):
-        kinds(schedule="cosin")
+        kinds(lr_schedule="cosin")

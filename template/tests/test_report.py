@@ -24,15 +24,15 @@ from core.task import Task
 from data.demo import draw_demo
 from evaluation.calibration import (
     Calibration,
-    bins_of,
     calibrate,
+    calibration_bins,
     f1_interval,
+    find_threshold,
     fit_temperature,
-    interval,
-    threshold_for,
+    wilson_interval,
 )
 from evaluation.report import figures, sureness
-from evaluation.scoring import read_scores, score
+from evaluation.scoring import load_scores, score
 from Project import Run
 from utils import load_run
 
@@ -70,31 +70,31 @@ def test_a_validation_set_without_a_mistake_makes_nothing_infinitely_sure():
     assert (logits / temperature).softmax(dim=1).max() < 0.999
 
 
-@pytest.mark.parametrize(("n", "risk"), [(30, 0.05), (60, 0.1), (200, 0.1), (200, 0.02)])
-def test_the_promised_risk_is_kept_on_new_pictures(n, risk):
+@pytest.mark.parametrize(("n", "max_error"), [(30, 0.05), (60, 0.1), (200, 0.1), (200, 0.02)])
+def test_the_promised_risk_is_kept_on_new_pictures(n, max_error):
     broken, answered = [], []
     for seed in range(200):
         logits, labels = claims(n + 1000, 2.0, seed)
-        known = calibrate(TASK, logits[:n], labels[:n], risk)
+        known = calibrate(TASK, logits[:n], labels[:n], max_error)
         p, guess = (logits[n:] / known.temperature).softmax(dim=1).max(dim=1)
         if known.threshold is not None:
             kept = p >= known.threshold
             broken.append(((guess != labels[n:]) & kept).float().mean().item())
             answered.append(kept.float().mean().item())
-    assert np.mean(broken) <= risk + 2 * np.std(broken) / len(broken) ** 0.5
-    assert np.mean(broken) > risk / 3
+    assert np.mean(broken) <= max_error + 2 * np.std(broken) / len(broken) ** 0.5
+    assert np.mean(broken) > max_error / 3
     assert np.mean(answered) > 0.1
 
 
 def test_few_pictures_promise_nothing():
     sure, right = np.linspace(0.99, 0.6, 18), np.ones(18, bool)
-    assert threshold_for(sure, right, 0.05) is None
-    assert threshold_for(np.linspace(0.99, 0.6, 19), np.ones(19, bool), 0.05) == 0
-    assert threshold_for(np.full(50, 0.7), np.arange(50) > 0, 0.05) == 0
-    kept = threshold_for(np.array([0.9876547] * 30 + [0.5] * 30), np.arange(60) < 30, 0.05)
+    assert find_threshold(sure, right, 0.05) is None
+    assert find_threshold(np.linspace(0.99, 0.6, 19), np.ones(19, bool), 0.05) == 0
+    assert find_threshold(np.full(50, 0.7), np.arange(50) > 0, 0.05) == 0
+    kept = find_threshold(np.array([0.9876547] * 30 + [0.5] * 30), np.arange(60) < 30, 0.05)
     assert kept <= 0.9876547  # rounded up it would keep none of those it was chosen for
     assert kept > 0.98
-    assert threshold_for(np.full(50, 0.7), np.arange(50) > 9, 0.05) is None  # equals stand or fall together
+    assert find_threshold(np.full(50, 0.7), np.arange(50) > 9, 0.05) is None  # equals stand or fall together
 
 
 def test_what_the_answers_given_are_worth_is_counted_on_the_validation_set():
@@ -115,7 +115,7 @@ def test_why_nothing_is_promised_is_said():
     right, wrong = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 9.0]])
     few = calibrate(TASK, right.repeat(18, 1), torch.zeros(18, dtype=torch.int64), 0.05)
     assert few.threshold is None
-    assert "--risk 0.05 cannot be promised" in few.promise
+    assert "--max-error 0.05 cannot be promised" in few.promise
     assert "18 validation images can promise no less than 1/19 (5.3 %)" in few.promise
     misled = calibrate(
         Task(["a", "b"]), torch.cat([wrong, right.repeat(30, 1)]), torch.zeros(31, dtype=torch.int64), 0.05
@@ -128,10 +128,10 @@ def test_why_nothing_is_promised_is_said():
 def test_calibration_error_and_intervals_are_the_known_ones():
     logits, labels = claims(500, 2.0)
     p, guess = logits.softmax(dim=1).max(dim=1)
-    ours = bins_of(p.numpy(), (guess == labels).numpy()).error
+    ours = calibration_bins(p.numpy(), (guess == labels).numpy()).error
     assert ours == pytest.approx(multiclass_calibration_error(logits.softmax(dim=1), labels, 4, 15).item(), abs=1e-5)
-    assert interval(7, 10) == pytest.approx((0.3968, 0.8922), abs=1e-4)
-    assert interval(0, 0) == (0.0, 1.0)
+    assert wilson_interval(7, 10) == pytest.approx((0.3968, 0.8922), abs=1e-4)
+    assert wilson_interval(0, 0) == (0.0, 1.0)
     low, high = f1_interval(70, 10, 20)
     assert low < 2 * 70 / (2 * 70 + 10 + 20) < high
 
@@ -153,7 +153,7 @@ def times_of(page: str) -> dict[str, tuple[float, float]]:
     return {name: (float(seconds), float(share)) for name, seconds, share in rows}
 
 
-OF_EPOCHS = {"waiting for images": "wait_time", "training": "train_time", "validation": "val_time"}
+OF_EPOCHS = {"waiting for images": "data_time", "training": "train_time", "validation": "val_time"}
 PARTS = {"start-up", "checking images", *OF_EPOCHS, "callbacks", "scoring and report"}
 
 
@@ -173,13 +173,13 @@ def test_the_times_of_a_run_are_those_of_the_whole_command(train, monkeypatch):
     spy("data", "get_data", 0.4)
     spy("data.check", "check", 0.2)
     spy("data", "make_loaders", 0.4)
-    spy("evaluation.results", "write_page", 0)
+    spy("evaluation.results", "render_report", 0)
     begin = time.perf_counter()
     run = train(run_name="a", epochs=3, patience=3)
     seconds = json.loads(run.times.read_text())["seconds"]
     assert set(seconds) >= PARTS
     assert min(seconds.values()) >= 0
-    assert sum(seconds.values()) == pytest.approx(moments["write_page"] - begin, abs=0.1)
+    assert sum(seconds.values()) == pytest.approx(moments["render_report"] - begin, abs=0.1)
     assert seconds["checking images"] == pytest.approx(moments["make_loaders"] - moments["check"], abs=0.1)
     assert seconds["start-up"] > 0.8
     log = read(run.log)
@@ -233,21 +233,21 @@ def test_every_figure_of_the_page_follows_from_the_tables(train):
         said, there = sum(row["predicted"] == name for row in rows), sum(row["true"] == name for row in rows)
         f1 = 2 * tp / max(1, said + there)
         scores.append(f1)
-        shares = [x for of in (said, there) if of for x in (tp / of, *interval(tp, of))]
+        shares = [x for of in (said, there) if of for x in (tp / of, *wilson_interval(tp, of))]
         expected = [there, *shares, *([f1] if said + there else [])]
         found = [float(x) for cell in table[name][1:] if cell != "–" for x in cell.split("–")]
         assert found[: len(expected)] == pytest.approx(expected, abs=0.006)
     assert f"{sum(scores) / 2:.3f}" in page
     p = np.array([float(row[f"p_{row['predicted']}"]) for row in rows])
     correct = np.array([row["true"] == row["predicted"] for row in rows])
-    assert f"calibration error {bins_of(p, correct).error:.3f}" in page
+    assert f"calibration error {calibration_bins(p, correct).error:.3f}" in page
     wrong = sorted(
         (row for row in rows if row["true"] != row["predicted"]), key=lambda r: -float(r[f"p_{r['predicted']}"])
     )
     shown = re.findall(r'alt="([^"]+)" loading="lazy"', page)
     assert shown == [row["file"] for row in wrong][:24]
     for row in log:
-        parts = [float(row[name]) for name in ("wait_time", "train_time", "val_time")]
+        parts = [float(row[name]) for name in ("data_time", "train_time", "val_time")]
         assert all(part > 0 for part in parts)
         assert sum(parts) == pytest.approx(float(row["time"]), abs=0.3)
     assert not re.findall(r'(?:src|href|srcset)="(?!data:)', page)
@@ -328,7 +328,7 @@ def test_a_run_in_a_notebook(train, tmp_path):
     metrics = json.loads(run.metrics.read_text())
     assert loaded.scores.metrics["acc"] == metrics["test_acc"]
     assert loaded.scores.metrics["f1"] == pytest.approx(metrics["test_f1"])
-    assert set(loaded.figures()) == set(figures(run, read_scores(run)))
+    assert set(loaded.figures()) == set(figures(run, load_scores(run)))
 
 
 # predict.py
@@ -366,17 +366,17 @@ def test_predict_says_unsure_where_it_is(trained, photos, tmp_path, capsys):
 
 def test_training_and_predict_warn_where_nothing_can_be_promised(train, photos, capsys, caplog):
     run = train(epochs=1)  # 8 validation images
-    assert "--risk 0.05 cannot be promised" in caplog.text
-    assert "--risk 0.05 cannot be promised" in html.unescape(run.report.read_text(encoding="utf-8"))
+    assert "--max-error 0.05 cannot be promised" in caplog.text
+    assert "--max-error 0.05 cannot be promised" in html.unescape(run.report.read_text(encoding="utf-8"))
     capsys.readouterr()
     image = next(photos.rglob("*.jpg"))
     predict.main(predict.Options(run.folder, (image,), device="cpu"))
     told = capsys.readouterr()
-    assert told.err.startswith("warning: --risk 0.05 cannot be promised")
+    assert told.err.startswith("warning: --max-error 0.05 cannot be promised")
     assert "8 validation images can promise no less than 1/9" in told.err
     assert "warning" not in told.out
     caplog.clear()
-    train(epochs=1, risk=0.9)
+    train(epochs=1, max_error=0.9)
     assert "at most 90 % get a wrong answer" in caplog.text
     assert "cannot be promised" not in caplog.text
 
@@ -435,7 +435,7 @@ def test_load_run_gives_the_answers_that_were_given_not_those_of_rounded_figures
     run.predictions.write_text(
         f"file,true,predicted,p_{a},p_{b}\nx,{b},{b},0.500000,0.500000\ny,{a},{a},0.500000,0.500000\n"
     )
-    assert read_scores(run).metrics["acc"] == 1
+    assert load_scores(run).metrics["acc"] == 1
 
 
 def test_what_was_found_out_about_older_weights_goes_with_them(train, project):
@@ -444,17 +444,17 @@ def test_what_was_found_out_about_older_weights_goes_with_them(train, project):
     run = train(epochs=1, run_name="r", lr=1e-6)
     files = (run.metrics, run.predictions, run.calibration, run.report)
     assert all(file.exists() for file in files)
-    from callbacks.BestWeights import BestWeights
+    from callbacks.BestCheckpoint import BestCheckpoint
 
-    seen, save = [], BestWeights.save_file
+    seen, save = [], BestCheckpoint.save_file
 
     def spy(self, *args):
         save(self, *args)
         seen.append([file.exists() for file in files])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BestWeights, "save_file", spy)
-        patch.setattr(BestWeights, "on_train_begin", lambda self, logs: None)
+        patch.setattr(BestCheckpoint, "save_file", spy)
+        patch.setattr(BestCheckpoint, "on_train_begin", lambda self, logs: None)
         import main as main_script
 
         config = parse_config(["--resume", str(run.folder), "--epochs", "20"])
@@ -469,9 +469,9 @@ def test_options_that_were_given_are_marked():
     from config import Config
     from evaluation.report import options
 
-    given = json.loads(json.dumps(asdict(Config(clip=1.0, fold=(1, 5), model="my_cnn", lr=0.1))))
+    given = json.loads(json.dumps(asdict(Config(grad_clip_norm=1.0, fold=(1, 5), model="my_cnn", lr=0.1))))
     marked = {name for name, _, other in options(given) if other}
-    assert marked == {"clip", "fold", "model"}
+    assert marked == {"grad-clip-norm", "fold", "model"}
 
 
 @pytest.mark.draws

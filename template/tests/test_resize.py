@@ -115,13 +115,13 @@ def test_what_stands_at_both_ends_is_learnt_unless_it_is_cut_off(resize, train, 
 
 def test_what_the_crop_leaves_out_is_told_and_the_option_named(photos, wide, tmp_path, caplog):
     data, config = get_data("imagefolder", wide), Config(num_workers=0)
-    findings = check(data, tmp_path / "cache", config)
+    findings = check(config, data, tmp_path / "cache").findings
     assert findings.cropped == 96
     assert "96 of 96 images lose more than a third of their area by the crop" in caplog.text
     assert "--resize pad" in caplog.text
     assert any("--resize pad" in line for line in describe(findings, data))
     caplog.clear()
-    check(data, tmp_path / "cache", replace(config, resize="pad"))
+    check(replace(config, resize="pad"), data, tmp_path / "cache")
     assert "--resize" not in caplog.text
 
     ordinary = tmp_path / "ordinary"

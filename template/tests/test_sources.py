@@ -21,7 +21,7 @@ from data import DATASETS, get_data
 from data.csv_dataset import read_labelled_table
 from data.image_dataset import ImageDataset
 from data.image_io import images_in
-from data.splits import Data, check_problems, file_names, fill_in, labels
+from data.splits import DatasetSplits, check_problems, complete_splits, get_file_names, labels
 
 
 def write_table(path: Path, rows: list[tuple[str, ...]], header: str = "file,label,split") -> Path:
@@ -85,7 +85,7 @@ def test_what_is_hidden_is_no_picture(photos, tmp_path):
 def test_links_between_folders_add_and_move_nothing(photos, tmp_path, caplog):
     folder = Path(shutil.copytree(photos, tmp_path / "data"))
     plain = get_data("imagefolder", folder)
-    expected = [plain.train.files, plain.train.targets, file_names(plain.val), file_names(plain.test)]
+    expected = [plain.train.files, plain.train.targets, get_file_names(plain.val), get_file_names(plain.test)]
     classes = folder / "train" / "helmet", folder / "train" / "hero"
     for one, other in classes, classes[::-1]:
         (one / "notes.txt").touch()
@@ -95,7 +95,7 @@ def test_links_between_folders_add_and_move_nothing(photos, tmp_path, caplog):
                 (place / f"link {i}").symlink_to(target)
     start = time.perf_counter()
     data = get_data("imagefolder", folder)
-    assert [data.train.files, data.train.targets, file_names(data.val), file_names(data.test)] == expected
+    assert [data.train.files, data.train.targets, get_file_names(data.val), get_file_names(data.test)] == expected
     assert "passed over in" in caplog.text
     assert "more" not in caplog.text  # each of the two notes once
     real = {os.path.realpath(path) for path in images_in(classes[0])}  # as predict.py, which knows no classes
@@ -127,9 +127,9 @@ def test_a_table_says_what_is_what(photos, tmp_path):
     assert all(labels(part).count(0) > 1 < labels(part).count(1) for part in (data.val, data.test))
     image, label = data.train[0]
     assert image.mode == "RGB"
-    assert file_names(data.train)[0].split("/")[1] == data.classes[label]
-    assert file_names(get_data("csv", folder, seed=3).test) == file_names(data.test)
-    assert file_names(get_data("csv", folder, seed=4).test) != file_names(data.test)
+    assert get_file_names(data.train)[0].split("/")[1] == data.classes[label]
+    assert get_file_names(get_data("csv", folder, seed=3).test) == get_file_names(data.test)
+    assert get_file_names(get_data("csv", folder, seed=4).test) != get_file_names(data.test)
     assert len(get_data("csv", folder, (0.5, 0.25, 0.25)).val) == 8
 
 
@@ -141,7 +141,7 @@ def test_a_table_may_name_the_splits_and_be_written_by_any_program(photos, tmp_p
     (folder / "pictures.csv").write_text(text, encoding="utf-8")
     data = get_data("csv", folder / "pictures.csv")
     assert (len(data.train), len(data.val), len(data.test)) == (16, 8, 8)  # without a test set val is cut in two
-    assert all(name.startswith("train/") for name in file_names(data.train))
+    assert all(name.startswith("train/") for name in get_file_names(data.train))
 
 
 def test_rows_that_cannot_be_used_are_named_by_their_line(photos, tmp_path):
@@ -208,7 +208,7 @@ def test_several_classes_on_one_image_from_start_to_end(train, colours, tmp_path
         for name in classes
     ]
     assert metrics["test_acc"] == sum(truth == said for truth, said, _ in answers) / len(answers)
-    assert metrics["test_exact"] == sum(
+    assert metrics["test_exact_match"] == sum(
         set(r["true"].split("|")) == set(r["predicted"].split("|")) for r in rows
     ) / len(rows)
     for i, (_, said, p) in enumerate(answers):
@@ -265,7 +265,7 @@ def test_a_new_data_set_is_a_function_and_a_line(train, photos, monkeypatch):
     def mine(data_dir, fractions, seed):
         files = sorted(str(path.relative_to(data_dir)) for path in data_dir.rglob("*.jpg"))
         pictures = ImageDataset(data_dir, files, [int("hero" in name) for name in files], ["no hero", "hero"])
-        return Data(*fill_in(pictures, None, None, fractions, seed), pictures.classes)
+        return DatasetSplits(*complete_splits(pictures, None, None, fractions, seed), pictures.classes)
 
     monkeypatch.setitem(DATASETS, "mine", mine)
     run = train(dataset="mine", epochs=1, split=(0.6, 0.2, 0.2))

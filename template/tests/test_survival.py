@@ -16,7 +16,7 @@ from PIL import Image
 import losses
 import main as main_script
 import predict
-from callbacks import TRACKERS, SaveState, load_state
+from callbacks import TRACKERS, ResumeCheckpoint, load_state
 from config import Config, parse_config
 from core.errors import RunError, UserError
 from data import get_data
@@ -42,7 +42,9 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_best_weights(train,
         return loss * bad if (logits.requires_grad, calls[logits.requires_grad]) == at else loss
 
     monkeypatch.setitem(losses.LOSSES, "spoiled", spoiled)
-    with pytest.raises(RunError, match=rf"loss is (nan|inf) in epoch 2, {where}: .*--lr.*--clip 1; .*best\.pt"):
+    with pytest.raises(
+        RunError, match=rf"loss is (nan|inf) in epoch 2, {where}: .*--lr.*--grad-clip-norm 1; .*best\.pt"
+    ):
         train(loss="spoiled", run_name="r", epochs=4)
     run = Run(project.checkpoint_dir / "r")
     assert epochs_in(run) == ["1"]
@@ -53,14 +55,14 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_best_weights(train,
 def test_a_full_disk_is_one_line_and_the_last_good_state_stays(train, project, monkeypatch, exit_of):
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    begin = SaveState.on_epoch_begin
+    begin = ResumeCheckpoint.on_epoch_begin
 
     def fill(self, epoch_number, logs):
         begin(self, epoch_number, logs)
         if epoch_number == 3:  # log.csv and small files can still grow, the weights find no room
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
 
-    monkeypatch.setattr(SaveState, "on_epoch_begin", fill)
+    monkeypatch.setattr(ResumeCheckpoint, "on_epoch_begin", fill)
     try:
         code, error = exit_of(lambda _: train(run_name="r", epochs=5, patience=5), lambda: None)
     finally:
@@ -71,7 +73,7 @@ def test_a_full_disk_is_one_line_and_the_last_good_state_stays(train, project, m
     assert sum(path.stat().st_size for path in run.folder.glob("*.tmp")) == 0
     assert load_state(Config(resume=run.folder, epochs=5))["epoch"] == 2
     load_network(run)
-    monkeypatch.setattr(SaveState, "on_epoch_begin", begin)
+    monkeypatch.setattr(ResumeCheckpoint, "on_epoch_begin", begin)
     main_script.main(parse_config(["--resume", str(run.folder)]), project)
     whole = train(run_name="whole", epochs=5, patience=5)
     assert json.loads(run.metrics.read_text()) == json.loads(whole.metrics.read_text())
@@ -138,19 +140,19 @@ def test_a_run_stopped_in_its_first_epoch_starts_again_with_the_same_command(
 def test_a_check_that_is_stopped_keeps_what_it_has_checked(photos, tmp_path, monkeypatch):
     import data.duplicates
 
-    look_at, checked = data.duplicates.look_at, []
+    compute_image_stats, checked = data.duplicates.compute_image_stats, []
 
     def interrupted(*args):
         checked.append(args)
         if len(checked) == 36:  # of 40, in the second batch
             raise KeyboardInterrupt
-        return look_at(*args)
+        return compute_image_stats(*args)
 
-    monkeypatch.setattr(data.duplicates, "look_at", interrupted)
+    monkeypatch.setattr(data.duplicates, "compute_image_stats", interrupted)
     found = get_data("imagefolder", photos)
     with pytest.raises(KeyboardInterrupt):
-        check(found, tmp_path / "cache", Config(num_workers=0))
-    check(found, tmp_path / "cache", Config(num_workers=0))
+        check(Config(num_workers=0), found, tmp_path / "cache")
+    check(Config(num_workers=0), found, tmp_path / "cache")
     assert len(checked) == 36 + 8
 
 
@@ -209,7 +211,7 @@ def test_no_option_reaches_a_shell(train, photos):
     evil = "$(touch pwned) `touch pwned`; touch pwned"
     run = train(run_name=evil, epochs=1)
     assert run.folder.name == evil
-    for option in "model", "loss", "optimizer", "schedule", "weights", "dataset", "augmentation", "device":
+    for option in "model", "loss", "optimizer", "lr_schedule", "weights", "dataset", "augmentation", "device":
         with pytest.raises(UserError):
             train(**{option: evil})
     assert not list(Path().rglob("pwned"))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from core.errors import UserError
 from data import get_data
-from data.splits import file_names, labels
+from data.splits import get_file_names, labels
 
 
 @pytest.fixture
@@ -54,9 +54,9 @@ def test_tiny_imagenet_as_published(tiny, train):
         for line in (tiny / "val" / "val_annotations.txt").read_text().splitlines()
     }
     wnids = sorted(set(said.values()))
-    for name, label in zip(file_names(data.test), labels(data.test), strict=True):
+    for name, label in zip(get_file_names(data.test), labels(data.test), strict=True):
         assert wnids[label] == said[Path(name).name]
-    for name, label in zip(file_names(data.train), labels(data.train), strict=True):
+    for name, label in zip(get_file_names(data.train), labels(data.train), strict=True):
         assert wnids[label] == name.split("/")[1]
     run = train(dataset="tiny_imagenet", data_dir=tiny, epochs=1)
     assert json.loads(run.metrics.read_text())["epochs"] == 1
@@ -68,7 +68,7 @@ def test_tiny_imagenet_as_a_zip_file(tiny, tmp_path):
     (tmp_path / "zip").mkdir()
     shutil.make_archive(str(tmp_path / "zip" / "tiny-imagenet-200"), "zip", tiny.parent, "tiny-imagenet-200")
     data = get_data("tiny_imagenet", tmp_path / "zip")
-    assert file_names(data.test) == file_names(expected.test)
+    assert get_file_names(data.test) == get_file_names(expected.test)
     assert len(data.train[0][0].getcolors(5000)) > 1
     with pytest.raises(UserError, match=r"tiny-imagenet-200\.zip"):
         get_data("tiny_imagenet", tmp_path / "nowhere")

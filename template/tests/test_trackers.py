@@ -3,7 +3,7 @@
 import torch
 
 from callbacks import TRACKERS, get_trackers
-from callbacks.Guarded import Guarded
+from callbacks.SafeTracker import SafeTracker
 from Project import Run
 
 
@@ -44,4 +44,4 @@ def test_guarded_passes_results_on():
         def log(self, x):
             return x + 1
 
-    assert Guarded("double", Double).log(1) == 2
+    assert SafeTracker("double", Double).log(1) == 2

@@ -168,7 +168,9 @@ def simulate(config: Config, run: Run, losses: list[float], accuracies: list[flo
     model = Model(network, torch.optim.Adam(network.parameters(), lr=1.0), "mse")
     run.folder.mkdir(parents=True, exist_ok=True)
     callbacks = [
-        c for c in get_callbacks(config, network, run, [], None) if type(c).__name__ not in ("Progress", "Log")
+        c
+        for c in get_callbacks(config, network, run, [], None)
+        if type(c).__name__ not in ("ProgressBar", "EpochLogger")
     ]
     callbacks = CallbackList(callbacks)
     callbacks.set_model(model)
@@ -482,7 +484,7 @@ def test_paths_follow_base_dir_and_nothing_is_made_by_asking(tmp_path):
     assert not (tmp_path / "base").exists()
 
 
-def test_data_of_the_project_is_found_and_else_it_is_the_demo(train, project, photos, monkeypatch):
+def test_load_run_data_the_project_is_found_and_else_it_is_the_demo(train, project, photos, monkeypatch):
     from data import choose_dataset, data_folder
 
     config = choose_dataset(Config(), project)

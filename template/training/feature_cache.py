@@ -2,7 +2,7 @@
 
 For training a few augmented views of each image are cached, for validation the image itself. They are known by image,
 not by split, so that later runs find them, whatever split, fold, seed of the split, head or learning rate they use.
-`--views fresh` computes a new view of each training image in each epoch instead.
+`--cached-views 0` computes a new view of each training image in each epoch instead.
 """
 
 import atexit
@@ -14,7 +14,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +24,14 @@ from torch.utils.data import DataLoader
 from config import Config
 from core.environment import versions
 from core.errors import UserError
-from core.processes import from_first, turns, wait, world
+from core.files import digest
+from core.processes import barrier, broadcast_object, turns, world_size
 from core.progress import progress_bar
-from core.rng import seeded
+from core.rng import isolated_rng
 from data import image_io as images
-from data.duplicates import digest, sources_of
-from data.loaders import DataLoaders, TransformedDataset, make_loader
-from data.splits import file_names, flatten_dataset, labels
+from data.image_dataset import image_sources
+from data.loaders import TransformedDataset, make_loader
+from data.splits import flatten_dataset, get_file_names, labels
 from models import Classifier
 
 VIEWS = 2  # by default; more gain nothing that can be measured, see the README
@@ -39,8 +40,8 @@ PACKAGES = ("torch", "torchvision", "timm", "imaug", "opencv-python-headless", "
 logger = logging.getLogger(__name__)
 
 
-def choose_views(config: Config, network: Classifier) -> int | Literal["fresh"]:
-    """Return the number of cached views, or "fresh".
+def choose_views(config: Config, network: Classifier) -> int:
+    """Return the number of cached views of each training image; 0: none are cached.
 
     Raises:
         UserError: views are to be cached although the backbone trains, or images are mixed.
@@ -48,14 +49,14 @@ def choose_views(config: Config, network: Classifier) -> int | Literal["fresh"]:
     reason = None
     if not network.frozen:
         reason = "the backbone trains"
-    elif config.mix != "none":
-        reason = f"--mix {config.mix} needs the images themselves"
-    if reason and config.views not in (None, "fresh"):
-        raise UserError(f"--views {config.views}: {reason}; leave it out")
-    if config.views is not None:
-        return config.views
+    elif config.mixup != "none":
+        reason = f"--mixup {config.mixup} needs the images themselves"
+    if reason and config.cached_views:
+        raise UserError(f"--cached-views {config.cached_views}: {reason}; leave it out")
+    if config.cached_views is not None:
+        return config.cached_views
     if reason:
-        return "fresh"
+        return 0
     return 1 if config.augmentation == "none" else min(VIEWS, config.epochs)
 
 
@@ -149,21 +150,20 @@ def record_type(n_features: int) -> np.dtype:
 
 
 def cache_features(
-    config: Config, network: Classifier, loaders: DataLoaders, cache_dir: Path
+    config: Config, network: Classifier, train: DataLoader, val: DataLoader, cache_dir: Path
 ) -> tuple[Iterable, Iterable]:
     """Return what the network trains on and validates on: features where its backbone is frozen, else images.
 
     Args:
         config: views, seed.
         network: on its device.
-        loaders: of images.
+        train, val: loaders of images.
         cache_dir: the features are in `features/` below it.
     """
-    train, val, _ = loaders
     if network.frozen:
         val = cached_loader(network, val, cache_dir)
-    if config.views != "fresh":
-        train = cached_loader(network, train, cache_dir, config.views, config.seed)
+    if config.cached_views:
+        train = cached_loader(network, train, cache_dir, config.cached_views, config.seed)
     return train, val
 
 
@@ -191,9 +191,9 @@ def cached_loader(
     """
     dataset, device = loader.dataset, network.normalize.mean.device
     bf16 = network.bf16 and views > 0
-    names, sources = file_names(dataset.dataset), sources_of(dataset.dataset)
+    names, sources = get_file_names(dataset.dataset), image_sources(dataset.dataset)
     if None in sources:
-        store = cache_dir / "features" / from_first(f"run-{uuid.uuid4().hex}")
+        store = cache_dir / "features" / broadcast_object(f"run-{uuid.uuid4().hex}")
         atexit.register(shutil.rmtree, store, ignore_errors=True)
         sources = list(map(str, range(len(dataset))))
     else:
@@ -214,7 +214,7 @@ def cached_loader(
         if len(mine):
             requests = [(i, seeds[i]) for i in mine.tolist()]
             compute_features(network, bf16, loader, requests, targets[mine], keys[mine], store)
-        wait()
+        barrier()
         if len(features.missing):
             features = CachedFeatures(store, keys, network.n_features)
     return FeatureLoader(loader, network, features, targets)
@@ -249,7 +249,7 @@ def compute_features(
         view.transform,
         view.classes,
         sampler=requests,
-        batch_size=size * world(),
+        batch_size=size * world_size(),
         num_workers=loader.num_workers,
     )
     record, n_views = record_type(network.n_features), keys.shape[1]
@@ -263,7 +263,7 @@ def compute_features(
             if not found.equal(targets[start : start + size]):
                 raise UserError(
                     "an image of this data set has another label each time it is read; make dataset[i] return the same "
-                    "label each time, or leave out the cache of features with --views fresh"
+                    "label each time, or leave out the cache of features with --cached-views 0"
                 )
             parts = batch.flatten(0, 1).split(size)
             with torch.no_grad():
@@ -296,7 +296,7 @@ def fingerprint(network: Classifier, view: TransformedDataset, device: str, bf16
     noise = np.random.default_rng(0).integers(256, size=(12, 16, 3), dtype=np.uint8)
     image = Image.fromarray(noise).resize((400, 300))
     for seed in range(8):
-        with seeded(seed):
+        with isolated_rng(seed):
             found.append(view.transform(image).numpy().tobytes())
     found.append(re.sub(" at 0x[0-9a-f]+", "", str(view.transform)))  # imgaug's text is another before its first use
     return digest(*found)

@@ -9,6 +9,8 @@ import torch
 from poutyne import Callback, Model
 from torch.utils.data import DataLoader
 
+from core.errors import UserError
+from core.processes import world_size
 from evaluation import plots
 
 logger = logging.getLogger(__name__)
@@ -65,6 +67,8 @@ def find_lr(model: Model, loader: DataLoader, file: Path, steps: int = 100) -> f
     Returns:
         A tenth of the rate at which the loss was lowest: there it still falls fast, and safely.
     """
+    if world_size() > 1:
+        raise UserError("--find-lr works in one process: find the rate without torchrun, then train with it")
     before = copy.deepcopy((model.network.state_dict(), model.optimizer.state_dict()))
     rising = RisingRate(1e-6, 1.0, steps)
     per_epoch = min(steps, len(loader))

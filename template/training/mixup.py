@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
+from config import Config
 from core.errors import UserError, lookup
 from data import DataLoaders
 
@@ -40,14 +41,16 @@ class MixedLoader:
             yield self.transform(images, labels)
 
 
-def mix_batches(how: str, loaders: DataLoaders, loss: Callable[..., torch.Tensor], device: torch.device) -> DataLoaders:
-    """Return loaders of which the one for training does what `--mix` asks for.
+def mix_batches(
+    config: Config, loaders: DataLoaders, loss: Callable[..., torch.Tensor], device: torch.device
+) -> DataLoaders:
+    """Return loaders of which the one for training does what `--mixup` asks for.
 
     Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018, and Yun et al., "CutMix: Regularization
     Strategy to Train Strong Classifiers with Localizable Features", ICCV 2019.
 
     Args:
-        how: "none", "mixup" or "cutmix".
+        config: mixup: "none", "mixup" or "cutmix".
         loaders: of images and labels.
         loss: will be computed on logits and soft labels, both (N, C) of float.
         device: to train on.
@@ -55,13 +58,13 @@ def mix_batches(how: str, loaders: DataLoaders, loss: Callable[..., torch.Tensor
     Raises:
         UserError: there is no such way to mix, or the loss takes no soft labels.
     """
-    if how == "none":
+    if config.mixup == "none":
         return loaders
-    build = lookup(how, MIXES, "way to mix")
+    build = lookup(config.mixup, MIXES, "way to mix")
     n_classes = len(loaders.classes)
     try:
         logits = torch.zeros(2, n_classes, device=device)
         loss(logits, torch.full_like(logits, 1 / n_classes))
     except (RuntimeError, IndexError, TypeError) as error:
-        raise UserError("--mix needs a loss that takes probabilities, such as cross_entropy") from error
+        raise UserError("--mixup needs a loss that takes probabilities, such as cross_entropy") from error
     return replace(loaders, train=MixedLoader(loaders.train, build(num_classes=n_classes), device))

@@ -91,7 +91,7 @@ def default_lr(config: Config, network: Classifier, n_images: int) -> float:
 def make_optimizer(config: Config, network: Classifier) -> torch.optim.Optimizer:
     """The optimizer that the options ask for, over what trains now or will be unfrozen later.
 
-    With `--unfreeze-at` every stage gets a group of its own from the start. With `--clip` the gradients are cut back
+    With `--unfreeze-epoch` every stage gets a group from the start. With `--grad-clip-norm` the gradients are cut back
     right before each step.
 
     Raises:
@@ -100,20 +100,20 @@ def make_optimizer(config: Config, network: Classifier) -> torch.optim.Optimizer
     build = lookup(config.optimizer, OPTIMIZERS, "optimizer")
     settings: dict[str, Any] = {} if config.weight_decay is None else {"weight_decay": config.weight_decay}
     groups = [{"params": [p for p in network.parameters() if p.requires_grad]}]
-    if config.unfreeze_at is not None:
-        groups = staged_groups(network, config.lr)
+    if config.unfreeze_epoch is not None:
+        groups = layerwise_param_groups(network, config.lr)
     optimizer = build(groups, lr=config.lr, **settings)
-    if config.clip:  # Poutyne's ClipNorm comes too early where gradients of several batches are added up
+    if config.grad_clip_norm:  # Poutyne's ClipNorm comes too early where gradients of several batches are added up
         parameters = [p for group in groups for p in group["params"]]
 
         def clip(*_: Any) -> None:
-            torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+            torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip_norm)
 
         optimizer.register_step_pre_hook(clip)
     return optimizer
 
 
-def staged_groups(network: Classifier, lr: float) -> list[dict[str, Any]]:
+def layerwise_param_groups(network: Classifier, lr: float) -> list[dict[str, Any]]:
     """Return a parameter group for the head and one for each stage of the backbone, from the head to the image.
 
     Each stage has a learning rate 2.6 times smaller than the one behind it: "discriminative fine-tuning" (Howard and

@@ -11,8 +11,7 @@ from torch.utils.data import DataLoader
 from config import Config
 from core.environment import use_bf16
 from core.errors import UserError, lookup, out_of_memory
-from core.processes import world
-from data import Data, DataLoaders
+from data import DataLoaders, DatasetSplits
 from data.transformation import AUGMENTATIONS, RESIZES
 from losses import LOSSES, check_loss
 from metrics import METRICS
@@ -40,18 +39,16 @@ def check_options(config: Config, device: torch.device, trackers: Collection[str
         (config.augmentation, AUGMENTATIONS, "augmentation"),
         (config.resize, RESIZES, "resize"),
         (config.optimizer, OPTIMIZERS, "optimizer"),
-        (config.schedule, SCHEDULES, "schedule"),
+        (config.lr_schedule, SCHEDULES, "schedule"),
     ):
         if name is not None:
             lookup(name, registry, what)
     if config.compile and device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "cl"))):
         raise UserError("--compile needs a C++ compiler on a CPU: apt install g++, or leave it out")
-    if config.find_lr and not config.resume and world() > 1:
-        raise UserError("--find-lr works in one process: find the rate without torchrun, then train with it")
     use_bf16(config.bf16, False, device)
 
 
-def preflight(config: Config, data: Data, network: Classifier, loaders: DataLoaders) -> None:
+def preflight(config: Config, data: DatasetSplits, network: Classifier, loaders: DataLoaders) -> None:
     """Refuse what cannot be trained, before a run exists.
 
     Args:

@@ -40,7 +40,7 @@ class ImgAugTransform:
         Returns:
             A tensor for a tensor, else a PIL image. Its size is the same unless the augmenter changes sizes.
         """
-        rng = Quick(torch.randint(2**63 - 1, ()).item())
+        rng = FastRNG(torch.randint(2**63 - 1, ()).item())
         for part in self.parts:
             part.random_state = rng
         if isinstance(image, torch.Tensor):
@@ -53,7 +53,7 @@ class ImgAugTransform:
         return f"ImgAugTransform({self.augmenter})"
 
 
-class Quick(imgaug.random.RNG):
+class FastRNG(imgaug.random.RNG):
     """imgaug's source of random numbers; does not copy its state at every step, a tenth of an augmentation's time."""
 
     def __init__(self, seed: int) -> None:
@@ -61,7 +61,7 @@ class Quick(imgaug.random.RNG):
         super().__init__(np.random.Generator(np.random.SFC64(seed)))
         self._idx = object()  # tells imgaug to throw away the numbers that it has drawn ahead from the one before
 
-    def advance_(self) -> "Quick":
+    def advance_(self) -> "FastRNG":
         """One number further."""
         self.generator.random()
         return self

@@ -7,8 +7,8 @@ from poutyne import CSVLogger
 from Project import Run
 
 
-class Log(CSVLogger):
-    """Adds the columns `wait_time` (for pictures), `train_time` and `val_time`, in seconds."""
+class EpochLogger(CSVLogger):
+    """Adds the columns `data_time` (for pictures), `train_time` and `val_time`, in seconds."""
 
     def __init__(self, run: Run, append: bool) -> None:
         """Says where.
@@ -21,12 +21,12 @@ class Log(CSVLogger):
 
     def _on_train_begin_write(self, logs: dict) -> None:
         """Poutyne leaves out what is not among its columns."""
-        self.fieldnames += ["wait_time", "train_time", "val_time"]
+        self.fieldnames += ["data_time", "train_time", "val_time"]
         super()._on_train_begin_write(logs)
 
     def on_epoch_begin(self, epoch_number: int, logs: dict) -> None:
         """Starts anew."""
-        self.spent = {"wait_time": 0.0, "train_time": 0.0, "val_time": 0.0}
+        self.spent = {"data_time": 0.0, "train_time": 0.0, "val_time": 0.0}
         self.last = time.perf_counter()
 
     def add(self, name: str) -> None:
@@ -37,7 +37,7 @@ class Log(CSVLogger):
 
     def on_train_batch_begin(self, batch_number: int, logs: dict) -> None:
         """The pictures are there."""
-        self.add("wait_time")
+        self.add("data_time")
 
     def on_train_batch_end(self, batch_number: int, logs: dict) -> None:
         """They were trained on."""

@@ -4,14 +4,14 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from core.errors import UserError, brief
+from core.errors import UserError, format_error
 
 logger = logging.getLogger(__name__)
 
 PACKAGES = {"dotenv": "python-dotenv"}  # where it has another name than what is imported
 
 
-class Guarded:
+class SafeTracker:
     """Passes every call on to a tracker until one fails; after that only `end` is still tried."""
 
     def __init__(self, name: str, start: Callable[[], Any]) -> None:
@@ -39,7 +39,7 @@ class Guarded:
     def fail(self, error: Exception) -> None:
         """Says so once."""
         self.failed = True
-        logger.warning("%s failed (%s); going on without it", self.name, brief(error))
+        logger.warning("%s failed (%s); going on without it", self.name, format_error(error))
 
     def __getattr__(self, method: str) -> Callable[..., Any]:
         """The tracker's method, which cannot raise an error here."""

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from poutyne import Callback, EarlyStopping, ReduceLROnPlateau, set_seeds
 
-from callbacks.BestWeights import BestWeights
+from callbacks.BestCheckpoint import BestCheckpoint
 from callbacks.Schedule import Schedule
 from config import Config
-from core.errors import UserError, brief
-from core.files import replacing, write_tensors
+from core.errors import UserError, format_error
+from core.files import atomic_write, write_tensors
 from core.processes import rank
 from models import Classifier
 from Project import Run
@@ -20,7 +20,7 @@ from Project import Run
 logger = logging.getLogger(__name__)
 
 
-class SaveState(Callback):
+class ResumeCheckpoint(Callback):
     """Keeps network, optimizer, schedule, counters and best-so-far, and puts them back.
 
     Random states need not be kept: what is drawn in an epoch depends on the seed, the epoch and the process alone.
@@ -35,7 +35,7 @@ class SaveState(Callback):
         network: Classifier,
         seed: int,
         schedule: ReduceLROnPlateau | Schedule,
-        best: BestWeights,
+        best: BestCheckpoint,
         stop: EarlyStopping,
         state: dict[str, Any] | None = None,
     ) -> None:
@@ -60,7 +60,7 @@ class SaveState(Callback):
             self.model.optimizer.load_state_dict(self.state["optimizer"])
         except ValueError as error:
             message = "what trains is not what trained in this run; was the code changed? undo that, or start a new run"
-            raise UserError(f"{message} ({brief(error)})") from error
+            raise UserError(f"{message} ({format_error(error)})") from error
         self.schedule.load_state_dict(self.state["schedule"])
         self.best.current_best = self.state["best"]
         self.stop.best, self.stop.wait = self.state["stop"]["best"], self.state["stop"]["wait"]
@@ -83,7 +83,7 @@ class SaveState(Callback):
             "best": float(self.best.current_best),
             "stop": {"best": float(self.stop.best), "wait": self.stop.wait},  # anew with each unfrozen stage
         }
-        with replacing(self.run.last, "wb") as file:
+        with atomic_write(self.run.last, "wb") as file:
             write_tensors(state, file)
 
 
@@ -122,7 +122,7 @@ def load_state(config: Config) -> dict[str, Any] | None:
         state["stopped"] = state["stopped"] and wait >= config.patience
         state["schedule"].pop("patience", None)  # of the plateau: it follows --patience, which may be larger now
     except Exception as error:
-        raise UserError(f"{run.folder} cannot be resumed ({brief(error)})") from error
+        raise UserError(f"{run.folder} cannot be resumed ({format_error(error)})") from error
     if state["stopped"] and config.epochs > state["epochs"]:
         raise UserError(
             f"--epochs {config.epochs}: this run has stopped early, after epoch {done}, and would not continue; "
@@ -131,6 +131,6 @@ def load_state(config: Config) -> dict[str, Any] | None:
     if state["stopped"]:
         logger.info("This run has stopped early, after epoch %d; a larger --patience continues it.", done)
     if rank() == 0:
-        with replacing(run.log) as file:
+        with atomic_write(run.log) as file:
             csv.writer(file).writerows([header, *rows[:done]])
     return state

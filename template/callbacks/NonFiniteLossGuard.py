@@ -8,7 +8,7 @@ from core.errors import RunError
 from Project import Run
 
 
-class Finite(Callback):
+class NonFiniteLossGuard(Callback):
     """Checks the loss of each batch. Must come before the callbacks that write."""
 
     def __init__(self, run: Run) -> None:
@@ -36,5 +36,5 @@ class Finite(Callback):
         """
         if not math.isfinite(loss):
             kept = f"; the best weights so far stay in {self.run.best}" if self.run.best.is_file() else ""
-            advice = "start again with a lower --lr or with --clip 1"
+            advice = "start again with a lower --lr or with --grad-clip-norm 1"
             raise RunError(f"the loss is {loss} in epoch {self.epoch}, {where}: {advice}{kept}")

@@ -5,13 +5,13 @@ import logging
 from poutyne import Callback, EarlyStopping, ReduceLROnPlateau
 
 from callbacks.Schedule import Schedule
-from core.processes import wrap
+from core.processes import wrap_ddp
 from models import Classifier
 
 logger = logging.getLogger(__name__)
 
 
-class Unfreeze(Callback):
+class GradualUnfreezing(Callback):
     """Gradual unfreezing (Howard and Ruder, ACL 2018): the last stage first, then one more with each epoch."""
 
     def __init__(
@@ -38,7 +38,7 @@ class Unfreeze(Callback):
         if n != self.network.n_frozen:
             logger.info("epoch %d: %d of %d stages are frozen now", epoch_number, n, len(self.network.stages()))
             self.network.freeze(n)
-            self.model.network = wrap(self.network, self.model.device)
+            self.model.network = wrap_ddp(self.network, self.model.device)
         if n != self.n_frozen_in(epoch_number - 1):
             self.start_anew()
 

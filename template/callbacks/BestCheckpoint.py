@@ -10,7 +10,7 @@ from models import Classifier
 from Project import Run
 
 
-class BestWeights(ModelCheckpoint):
+class BestCheckpoint(ModelCheckpoint):
     """Poutyne's checkpoint of the best, of the network itself and not of what several processes wrap around it."""
 
     def __init__(self, run: Run, network: Classifier, **settings: Any) -> None:

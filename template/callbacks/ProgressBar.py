@@ -9,7 +9,7 @@ from core.progress import progress_bar
 logger = logging.getLogger(__name__)
 
 
-class Progress(Callback):
+class ProgressBar(Callback):
     """Poutyne's own bar is wider than a terminal of 80 columns and then leaves a line at every step; this one fits.
 
     Must come after the callbacks that cut the learning rate or end the training.
