@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from mistakes import MISTAKES, TEMPLATE, caught
 from preloaded import Preloaded
 
