@@ -21,6 +21,14 @@ from Project import Run
 HERE = Path(__file__).resolve().parents[1]
 
 
+def example_of_the_manual() -> str:
+    """The code that runs an exported network without torch."""
+    pages = [HERE / "README.md", *(HERE / "docs").glob("*.md")]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    (code,) = re.findall(r"<!-- test: onnx -->\n```python\n(.*?)```", text, re.DOTALL)
+    return code
+
+
 def test_the_file_is_used_without_torch(train, photos, tmp_path):
     run = train(epochs=2, patience=2, image_size=80)
     moved = Run(shutil.copytree(run.folder, tmp_path / "handed over"))
@@ -28,7 +36,7 @@ def test_the_file_is_used_without_torch(train, photos, tmp_path):
     photo = photos / "val" / "hero" / "003.jpg"
     with Image.open(photo) as image:
         image.resize((171, 100)).save(moved / "photo.jpg", quality=95)
-    (code,) = re.findall(r"<!-- test: onnx -->\n```python\n(.*?)```", (HERE / "README.md").read_text(), re.DOTALL)
+    code = example_of_the_manual()
     blocked = "import sys\nsys.modules.update(dict.fromkeys(('torch', 'torchvision', 'poutyne')))\n"
     done = subprocess.run([sys.executable, "-c", blocked + code], cwd=moved.folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -47,7 +55,7 @@ def example(folder: Path, files: list[Path]) -> list[list[tuple[str, float]]]:
     Returns:
         What it prints of each: names and probabilities.
     """
-    (code,) = re.findall(r"<!-- test: onnx -->\n```python\n(.*?)```", (HERE / "README.md").read_text(), re.DOTALL)
+    code = example_of_the_manual()
     functions, once = re.split(r"^(?=image = )", code, flags=re.MULTILINE)
     once = textwrap.indent(once.replace('"photo.jpg"', "file"), "    ")
     blocked = "import sys\nsys.modules.update(dict.fromkeys(('torch', 'torchvision', 'poutyne')))\n"
@@ -134,16 +142,16 @@ def test_an_export_that_computes_something_else_is_not_kept(train, monkeypatch, 
 
     run = train(epochs=1)
     export.main(export.Options(run.folder, kind))
-    difference = float(re.findall(r"over 16 pictures: (\S+)", caplog.text)[0])
+    difference = float(re.findall(r"over 16 images: (\S+)", caplog.text)[0])
     assert difference <= 1e-4
     path = run / f"model.{kind}"
     before = path.read_bytes()
-    write, read_file = exported.FORMATS[kind]
-    monkeypatch.setitem(exported.FORMATS, kind, (write, lambda file: lambda batch: read_file(file)(batch) + 0.01))
+    write, read = exported.FORMATS[kind]
+    monkeypatch.setitem(exported.FORMATS, kind, (write, lambda content: lambda batch: read(content)(batch) + 0.01))
     with pytest.raises(RunError, match="differs by"):
         export.main(export.Options(run.folder, kind))
-    monkeypatch.setitem(exported.FORMATS, kind, (write, lambda file: lambda batch: read_file(file)(batch) * math.nan))
+    monkeypatch.setitem(exported.FORMATS, kind, (write, lambda content: lambda batch: read(content)(batch) * math.nan))
     with pytest.raises(RunError, match="differs by nan"):
         export.main(export.Options(run.folder, kind))
     assert path.read_bytes() == before
-    assert not list(run.folder.glob("unfinished*"))
+    assert not list(run.folder.glob("*.tmp"))
