@@ -64,7 +64,7 @@ class PlannedRun:
     """Run of a setting with one seed or fold."""
 
     letter: str  # of the setting
-    name: str  # of the run folder; other options never get the same one
+    files: Run  # a folder that runs with other options never get
     arguments: list[str]  # of main.py
 
 
@@ -77,19 +77,19 @@ def main(options: Options) -> None:
     for letter, setting in settings.items():
         plan += plan_runs(letter, setting, options)
     for i, run in enumerate(plan, start=1):
-        logger.info("%d of %d: %s  %s", i, len(plan), run.name, shlex.join(run.arguments))
+        logger.info("%d of %d: %s  %s", i, len(plan), run.files.folder.name, shlex.join(run.arguments))
         train(run)
 
     correct = pd.DataFrame([read_correct(run) for run in plan], index=[run.letter for run in plan])
     if correct.isna().any(axis=None):
         raise UserError("the settings do not share their test images, so they cannot be compared")
     n_images = correct.shape[1]
+    repeats = f"{options.folds} folds" if options.folds else f"{options.seeds} seeds"
     accuracy = 100 * correct.mean(axis=1).groupby(level=0).agg(["mean", "std"])
     accuracy["setting"] = [setting or "defaults" for setting in options.settings]
-    print("The best of these settings is chosen on the test set, so its score there is a little too good.")
-    repeats = f"{options.folds} folds" if options.folds else f"{options.seeds} seeds"
     print(f"Test accuracy in percent over {repeats}, {n_images} test images:")
     print(accuracy.to_string(float_format="%.2f"))
+    print("If the best setting is chosen on the test set, its accuracy there is slightly optimistic.")
     a = correct.loc["A"].to_numpy(float)
     comparisons = len(settings) - 1
     for letter in list(settings)[1:]:
@@ -98,7 +98,7 @@ def main(options: Options) -> None:
         least = smallest_difference(a, b, comparisons)
         print(
             f"{letter} beats A: {answer}  ({100 * difference:+.2f} points, p = {p:.3f}; "
-            f"with {n_images} test images, a difference under about {100 * least:.1f} points stays unclear)"
+            f"with {n_images} test images, differences below about {100 * least:.1f} points stay unclear)"
         )
 
 
@@ -118,7 +118,7 @@ def plan_runs(letter: str, setting: str, options: Options) -> list[PlannedRun]:
     for repeat in repeats:
         parse_config(arguments + repeat)
         suffix = "".join(repeat).lstrip("-")  # seed0, or fold15 for the first of five
-        runs.append(PlannedRun(letter, f"{prefix}-{suffix}", arguments + repeat))
+        runs.append(PlannedRun(letter, Run(project.checkpoint_dir / f"{prefix}-{suffix}"), arguments + repeat))
     return runs
 
 
@@ -138,29 +138,26 @@ def to_arguments(setting: str) -> list[str]:
 
 def train(run: PlannedRun) -> None:
     """Train a run, or resume it; a complete one is skipped."""
-    files = Run(project.checkpoint_dir / run.name)
-    if files.metrics.is_file():
+    folder = run.files.folder
+    if run.files.metrics.is_file():
         return
-    if files.last.is_file():
-        arguments = ["--resume", str(files.folder)]
+    if run.files.last.is_file():
+        arguments = ["--resume", str(folder)]
     else:
-        shutil.rmtree(files.folder, ignore_errors=True)  # it has no complete epoch
-        arguments = [*run.arguments, "--run-name", run.name]
-        if "--trackers" not in arguments:
-            arguments += ["--trackers", "none"]
+        shutil.rmtree(folder, ignore_errors=True)  # it has no complete epoch
+        arguments = ["--trackers", "none", *run.arguments, "--run-name", folder.name]
     script = Path(__file__).resolve().parent / "main.py"
     done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True)
     if done.returncode in (-signal.SIGINT, 128 + signal.SIGINT):
         raise KeyboardInterrupt
     if done.returncode:
         reason = (done.stderr.strip() or "no message").splitlines()[-1]
-        raise UserError(f"{run.name} has failed: {reason.removeprefix('error: ')}")
+        raise UserError(f"{folder.name} has failed: {reason.removeprefix('error: ')}")
 
 
 def read_correct(run: PlannedRun) -> dict[str, bool]:
     """Return for each test image whether all of the prediction is correct."""
-    path = Run(project.checkpoint_dir / run.name).predictions
-    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with open(run.files.predictions, newline="", encoding="utf-8", errors="surrogateescape") as file:
         return {row["file"]: row["true"] == row["predicted"] for row in csv.DictReader(file)}
 
 

@@ -83,7 +83,6 @@ def main(options: Options) -> None:
 def load_dataset(loaded: "LoadedRun", options: Options) -> "tuple[str, Dataset]":
     """Return the name of the split and its images; "folder" for other images than those of the run."""
     from data import load_run_data
-    from data.csv_dataset import read_labelled_table
     from data.imagefolder import read_labelled
 
     data_dir = options.data_dir
@@ -101,6 +100,8 @@ def load_dataset(loaded: "LoadedRun", options: Options) -> "tuple[str, Dataset]"
         if sum(found) > len(found) / 2:
             raise  # an incomplete copy of the run's images: those of the training would be scored too
     if loaded.task.multilabel or loaded.config.dataset == "csv":
+        from data.csv_dataset import read_labelled_table
+
         return "folder", read_labelled_table(data_dir, loaded.task)
     return "folder", read_labelled(data_dir, loaded.classes)
 

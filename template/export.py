@@ -8,18 +8,13 @@ import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from tyro.conf import Positional
 
 from core.cli import parse, run_script
 from core.errors import RunError, UserError
 from core.files import atomic_write, write_json
-from core.rng import isolated_rng
-from Project import Run
-
-if TYPE_CHECKING:
-    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -37,21 +32,25 @@ class Options:
 
 
 def main(options: Options) -> None:
-    """Export the network, compare the export with it on the same images, then write model and labels.json."""
+    """Export the network, check that the export computes the same, and write it with labels.json."""
     import torch
+    from torchvision.transforms import v2
 
+    from data.image_io import read_image
     from data.transformation import short_side
     from deployment.exported import FORMATS, Probabilities
     from utils import load_run
 
     loaded = load_run(options.run_dir)
-    run, config, task, calibration = loaded.run, loaded.config, loaded.task, loaded.calibration
-    network = Probabilities(loaded.network, task, calibration.temperature).eval()
-    images = sample_images(run, config.image_size)
+    run = loaded.run
+    config = loaded.config
+    network = Probabilities(loaded.network, loaded.task, loaded.calibration.temperature).eval()
+    crops = v2.Compose([v2.PILToTensor(), v2.Resize(2 * config.image_size), v2.TenCrop(config.image_size)])
+    images = torch.stack(crops(read_image(run / "val_batch.png")))  # the run folder is enough
 
     to_file, from_file = FORMATS[options.format]
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # torch warns of changes inside of itself
+        warnings.simplefilter("ignore")  # about deprecations within torch
         try:
             content = to_file(network, images[:2])
             exported = from_file(content)
@@ -66,28 +65,15 @@ def main(options: Options) -> None:
     with atomic_write(path, "wb") as file:
         file.write(content)
 
-    labels: dict[str, Any] = {"classes": task.classes, "image_size": config.image_size, "resize": config.resize}
+    labels: dict[str, Any] = {"classes": loaded.classes, "image_size": config.image_size, "resize": config.resize}
     if config.resize == "crop":
         labels["short_side"] = short_side(config.image_size)
-    if task.multilabel:
-        labels["thresholds"] = task.thresholds
+    if loaded.task.multilabel:
+        labels["thresholds"] = loaded.task.thresholds
     else:
-        labels["confidence_threshold"] = calibration.threshold or None
+        labels["confidence_threshold"] = loaded.calibration.threshold or None
     write_json(run / "labels.json", labels)
     logger.info("%s and labels.json are in %s", path.name, run.folder)
-
-
-def sample_images(run: Run, size: int, n: int = 16) -> "torch.Tensor":
-    """Return random crops of the validation images in val_batch.png, (n, 3, size, size) of uint8."""
-    import torch
-    from torchvision.transforms import v2
-
-    from data.image_io import read_image
-
-    crop = v2.Compose([v2.PILToTensor(), v2.RandomResizedCrop(size, scale=(0.02, 0.1))])
-    sheet = read_image(run / "val_batch.png")
-    with isolated_rng(0):
-        return torch.stack([crop(sheet) for _ in range(n)])
 
 
 if __name__ == "__main__":

@@ -23,10 +23,9 @@ from core.progress import progress_bar
 
 if TYPE_CHECKING:
     import torch
-    from poutyne import Model
-    from torch.utils.data import DataLoader
 
     from core.task import Task
+    from utils import LoadedRun
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Options:
     top: int | None = None
     """The K most probable classes of each image, one per line (default: the predicted class, or unsure)."""
     csv: Path | None = None
-    """CSV file to write: file,class,probability, several classes of an image with a | between them."""
+    """CSV file to write: file,class,probability; several classes of an image are separated by |."""
     json: Path | None = None
     """JSON file to write: a list of {"file", "sure", "classes": [{"class", "probability"}]}."""
     batch_size: int = 32
@@ -63,36 +62,24 @@ class Options:
 
 def main(options: Options) -> None:
     """Print and write the predictions; images that cannot be read are listed at the end, with exit code 1."""
-    from poutyne import Model
-    from torch.utils.data import DataLoader
-
-    from data.image_dataset import UnlabelledImages
-    from data.loaders import default_workers
-    from utils import get_device, load_run
+    from utils import load_run
 
     loaded = load_run(options.run_dir)
     calibration = loaded.calibration
     if options.top and options.top > len(loaded.classes):
         raise UserError(f"--top {options.top}: the run has {len(loaded.classes)} classes")
     files = find_images(options.paths)
-    model = Model(loaded.network, None, None, device=get_device(options.device))
-    workers = default_workers(options.num_workers)
-    if options.num_workers is None and len(files) <= 64:
-        workers = 0  # starting processes would take longer than reading the images
-    dataset = UnlabelledImages(files, loaded.transform)
-    loader = DataLoader(dataset, options.batch_size, num_workers=workers, collate_fn=list)
 
     entries = []  # of the JSON file
     errors = []
     with atomic_write(options.csv or Path(os.devnull)) as file:
         writer = csv.writer(file)
         writer.writerow(["file", "class", "probability"])
-        progress = progress_bar("predicting", predict_files(files, model, loader), total=len(files))
-        for path, logits in progress:
-            if isinstance(logits, str):
-                errors.append(logits)
+        progress = progress_bar("predicting", predict_files(files, loaded, options), total=len(files))
+        for path, p in progress:
+            if isinstance(p, str):
+                errors.append(p)
                 continue
-            p = loaded.task.activate(logits, calibration.temperature)
             sure = calibration.is_confident(p.max().item())
             entry = {"file": str(path), "sure": sure, "classes": name_classes(p, loaded.task, options.top)}
             for row in to_rows(entry, separate=options.top is not None):
@@ -113,12 +100,22 @@ def main(options: Options) -> None:
         sys.exit(1)
 
 
-def predict_files(
-    files: Sequence[Path], model: "Model", loader: "DataLoader"
-) -> "Iterator[tuple[Path, torch.Tensor | str]]":
-    """Yield each file with its logits, (n_classes,), or with the reason why it cannot be read."""
+def predict_files(files: Sequence[Path], loaded: "LoadedRun", options: Options) -> Iterator[tuple[Path, Any]]:
+    """Yield each file with its probabilities, (n_classes,), or with a message that says why it cannot be read."""
     import torch
+    from poutyne import Model
+    from torch.utils.data import DataLoader
 
+    from data.image_dataset import UnlabelledImages
+    from data.loaders import default_workers
+    from utils import get_device
+
+    model = Model(loaded.network, None, None, device=get_device(options.device))
+    workers = default_workers(options.num_workers)
+    if options.num_workers is None and len(files) <= 64:
+        workers = 0  # starting processes would take longer than reading the images
+    dataset = UnlabelledImages(files, loaded.transform)
+    loader = DataLoader(dataset, options.batch_size, num_workers=workers, collate_fn=list)
     for batch in loader:
         images = {}
         for i, image in batch:
@@ -127,8 +124,9 @@ def predict_files(
             else:
                 images[files[i]] = image
         if images:
-            logits = model.predict_on_batch(torch.stack(list(images.values())))
-            yield from zip(images, torch.from_numpy(logits), strict=True)
+            logits = torch.from_numpy(model.predict_on_batch(torch.stack(list(images.values()))))
+            probabilities = loaded.task.activate(logits, loaded.calibration.temperature)
+            yield from zip(images, probabilities, strict=True)
 
 
 def name_classes(p: "torch.Tensor", task: "Task", top: int | None) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 import os
 import random
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -10,16 +9,15 @@ import torch
 from matplotlib.figure import Figure
 from torch.utils.data import DataLoader, Dataset
 
-from config import Config, load_config
+from config import load_config
 from core.errors import lookup
 from core.run_folder import open_run
-from core.task import Task, load_task
-from data.transformation import Transform, get_transforms
+from core.task import load_task
+from data.transformation import get_transforms
 from evaluation import plots, report
-from evaluation.calibration import Calibration, load_calibration
+from evaluation.calibration import load_calibration
 from evaluation.scoring import Scores, load_scores, read_log
-from models import Classifier, load_network
-from Project import Run
+from models import load_network
 
 
 def get_device(name: str) -> torch.device:
@@ -31,14 +29,15 @@ def get_device(name: str) -> torch.device:
     Raises:
         UserError: there is no such device on this machine.
     """
-    devices = {"auto": "cpu", "cpu": "cpu"}
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if accelerator:
-        kind = accelerator.type
-        devices["auto"] = devices[kind] = f"{kind}:{os.environ.get('LOCAL_RANK', 0)}"
-        for i in range(torch.accelerator.device_count()):
-            devices[f"{kind}:{i}"] = f"{kind}:{i}"
-    return torch.device(lookup(name, devices, "device"))
+    if accelerator and name in ("auto", accelerator.type):
+        name = f"{accelerator.type}:{os.environ.get('LOCAL_RANK', 0)}"
+    elif name == "auto":
+        name = "cpu"
+    devices = {"cpu": torch.device("cpu")}
+    for i in range(torch.accelerator.device_count()):
+        devices[f"{accelerator.type}:{i}"] = torch.device(accelerator.type, i)
+    return lookup(name, devices, "device")
 
 
 def show_dataset(dataset: Dataset, n: int = 16, file: str | Path | None = None) -> None:
@@ -68,16 +67,16 @@ def show_dl(dl: DataLoader, n: int = 16, file: str | Path | None = None) -> None
     plots.show_figure(plots.batch_grid(dl, n), file or "show_dl.png", inline=file is None)
 
 
-@dataclass(frozen=True)
 class LoadedRun:
-    """Finished run, for scripts and notebooks."""
+    """Finished run: its options, its network with the best weights, its log and its scores on the test set."""
 
-    run: Run  # paths of its files
-    config: Config
-    task: Task
-    network: Classifier  # best weights, in eval mode; images (N, 3, H, W) of uint8 → logits (N, n_classes)
-    transform: Transform  # PIL image in RGB → tensor that the network takes
-    calibration: Calibration  # temperature and confidence threshold
+    def __init__(self, folder: str | Path) -> None:
+        self.run = open_run(Path(folder))  # paths of its files
+        self.config = load_config(self.run)
+        self.task = load_task(self.run)
+        self.calibration = load_calibration(self.run)
+        self.network = load_network(self.run)  # in eval mode; images (N, 3, H, W) of uint8 → logits (N, n_classes)
+        _, self.transform = get_transforms(self.config.image_size, resize=self.config.resize)  # PIL image → its tensor
 
     @property
     def classes(self) -> list[str]:
@@ -101,7 +100,4 @@ def load_run(folder: str | Path) -> LoadedRun:
     Raises:
         UserError: the folder holds no run, or a file of it cannot be read.
     """
-    run = open_run(Path(folder))
-    config = load_config(run)
-    _, transform = get_transforms(config.image_size, resize=config.resize)
-    return LoadedRun(run, config, load_task(run), load_network(run), transform, load_calibration(run))
+    return LoadedRun(folder)

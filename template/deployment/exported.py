@@ -42,7 +42,7 @@ def to_onnx(network: nn.Module, images: torch.Tensor) -> bytes:
     return program.model_proto.SerializeToString()
 
 
-def from_onnx(content: bytes) -> Callable[[torch.Tensor], torch.Tensor]:
+def from_onnx(content: bytes) -> Callable[..., torch.Tensor]:
     """Return the function that an ONNX file computes, run by onnxruntime."""
     import onnxruntime
 
@@ -61,7 +61,7 @@ def to_pt2(network: nn.Module, images: torch.Tensor) -> bytes:
     return content.getvalue()
 
 
-def from_pt2(content: bytes) -> Callable[[torch.Tensor], torch.Tensor]:
+def from_pt2(content: bytes) -> Callable[..., torch.Tensor]:
     """Return the function that such a file computes."""
     return torch.export.load(io.BytesIO(content)).module()
 

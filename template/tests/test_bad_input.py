@@ -78,7 +78,7 @@ def assert_refused(outcome: tuple[int, str], project: Project, *named: str) -> N
         (("--model", "resnet81"), ("model 'resnet81'", "did you mean 'resnet18'")),
         (("--trackers", "nonne"), ("tracker 'nonne'", "did you mean 'none'")),
         (("--device", "cuba"), ("device 'cuba'", "did you mean 'cpu'")),
-        (("--device", "cuda:99"), ("'cuda:99'", "valid are: auto, cpu")),
+        (("--device", "cuda:99"), ("'cuda:99'", "valid are: cpu")),
         (("--loss", "cross_entrophy"), ("loss", "did you mean 'cross_entropy'")),
         (("--metrics", "f2"), ("metric 'f2'", "did you mean 'f1'")),
         (("--weights", "nowhere.pt"), ("nowhere.pt",)),

@@ -103,7 +103,7 @@ def test_settings_are_trained_compared_and_not_trained_again(run_compare, projec
     error, said = run_compare("", "lr=0.01", folds=2, name="rates")
     assert not error
     assert "B beats A: " in said[-1]
-    assert re.search(r"with 8 test images, a difference under about \d+\.\d points stays unclear", said[-1])
+    assert re.search(r"with 8 test images, differences below about \d+\.\d points stay unclear", said[-1])
     assert sum("chosen on the test set" in line for line in said) == 1
     runs = project.checkpoint_dir
     names = sorted(path.name for path in runs.iterdir())
@@ -120,7 +120,7 @@ def test_settings_are_trained_compared_and_not_trained_again(run_compare, projec
     assert again == said
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items() if names[3] not in str(path))
     _, other = run_compare("", "lr=0.5", folds=2, name="rates")  # the first setting is known, the other is not mixed up
-    assert other[-3].split() == said[-3].split()
+    assert other[-4].split() == said[-4].split()
     assert len(list(runs.iterdir())) == 6
     error, _ = run_compare("", "model=nothing", seeds=2, name="failing")
     assert "has failed: unknown model 'nothing'" in error
