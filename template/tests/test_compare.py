@@ -29,7 +29,7 @@ def simulated(
     return correct(0.0), correct(gain)
 
 
-def test_a_wrong_yes_is_said_in_fewer_than_5_per_cent():
+def test_a_wrong_yes_is_given_in_fewer_than_5_per_cent():
     rng = np.random.default_rng(0)
     answers = [compare_runs(*simulated(rng), resamples=499)[0] for _ in range(400)]
     assert answers.count("yes") / 400 < 0.05
@@ -49,7 +49,7 @@ def test_a_real_difference_is_found_in_either_direction():
 
 
 @pytest.mark.parametrize("images", [76, 200])
-def test_verdicts_begin_at_the_smallest_difference_that_is_named(images):
+def test_verdicts_begin_at_the_smallest_difference_that_is_printed(images):
     rng = np.random.default_rng(0)
     below, above = [], []
     for gain in rng.uniform(0, 0.5, 300):
@@ -100,11 +100,11 @@ def run_compare(project, photos, monkeypatch, exit_of, capsys):
 
 
 def test_settings_are_trained_compared_and_not_trained_again(run_compare, project):
-    error, said = run_compare("", "lr=0.01", folds=2, name="rates")
+    error, printed = run_compare("", "lr=0.01", folds=2, name="rates")
     assert not error
-    assert "B beats A: " in said[-1]
-    assert re.search(r"with 8 test images, differences below about \d+\.\d points stay unclear", said[-1])
-    assert sum("chosen on the test set" in line for line in said) == 1
+    assert "B beats A: " in printed[-1]
+    assert re.search(r"with 8 test images, differences below about \d+\.\d points stay unclear", printed[-1])
+    assert sum("chosen on the test set" in line for line in printed) == 1
     runs = project.checkpoint_dir
     names = sorted(path.name for path in runs.iterdir())
     assert [name.rpartition("-")[2] for name in names] == ["fold12", "fold22"] * 2
@@ -117,10 +117,10 @@ def test_settings_are_trained_compared_and_not_trained_again(run_compare, projec
     stamps = {path: path.stat().st_mtime_ns for path in runs.glob("*/metrics.json")}
     shutil.rmtree(runs / names[3])
     _, again = run_compare("", "lr=0.01", folds=2, name="rates")
-    assert again == said
+    assert again == printed
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items() if names[3] not in str(path))
     _, other = run_compare("", "lr=0.5", folds=2, name="rates")  # the first setting is known, the other is not mixed up
-    assert other[-4].split() == said[-4].split()
+    assert other[-4].split() == printed[-4].split()
     assert len(list(runs.iterdir())) == 6
     error, _ = run_compare("", "model=nothing", seeds=2, name="failing")
     assert "has failed: unknown model 'nothing'" in error
@@ -135,9 +135,9 @@ def test_an_interrupted_comparison_continues(run_compare, project, monkeypatch):
     expected = run.predictions.read_bytes()
     run.metrics.unlink()
     run.predictions.unlink()
-    _, said = run_compare("", "lr=0.01", seeds=2, name="a")
+    _, printed = run_compare("", "lr=0.01", seeds=2, name="a")
     assert run.predictions.read_bytes() == expected
-    assert "Test accuracy in percent over 2 seeds, 8 test images:" in said
+    assert "Test accuracy in percent over 2 seeds, 8 test images:" in printed
 
 
 def test_a_wrong_setting_is_refused_before_the_first_run(run_compare, project):
