@@ -80,7 +80,8 @@ def main(options: Options) -> None:
         logger.info("%d of %d: %s  %s", i, len(plan), run.files.folder.name, shlex.join(run.arguments))
         train(run)
 
-    correct = pd.DataFrame([read_correct(run) for run in plan], index=[run.letter for run in plan])
+    letters = [run.letter for run in plan]
+    correct = pd.DataFrame([read_correct(run) for run in plan], index=letters)
     if correct.isna().any(axis=None):
         raise UserError("the settings do not share their test images, so they cannot be compared")
     n_images = correct.shape[1]
@@ -118,7 +119,8 @@ def plan_runs(letter: str, setting: str, options: Options) -> list[PlannedRun]:
     for repeat in repeats:
         parse_config(arguments + repeat)
         suffix = "".join(repeat).lstrip("-")  # seed0, or fold15 for the first of five
-        runs.append(PlannedRun(letter, Run(project.checkpoint_dir / f"{prefix}-{suffix}"), arguments + repeat))
+        folder = project.checkpoint_dir / f"{prefix}-{suffix}"
+        runs.append(PlannedRun(letter, Run(folder), arguments + repeat))
     return runs
 
 
@@ -208,14 +210,13 @@ def smallest_difference(a: "np.ndarray", b: "np.ndarray", comparisons: int = 1) 
     Args:
         a, b, comparisons: see `compare_runs`.
     """
-    import numpy as np
     from scipy import stats
 
     by_image = (b - a).mean(axis=0)
     n = len(by_image)
     one_sided = SIGNIFICANCE_LEVEL / (2 * comparisons)
     needed = math.floor(-math.log2(one_sided)) + 1
-    if np.count_nonzero(by_image) < needed:
+    if (by_image != 0).sum() < needed:
         return min(1.0, needed / n)
     z = stats.norm.isf(one_sided)
     return min(1.0, float(z * by_image.std() / math.sqrt(n - z**2)))

@@ -80,8 +80,9 @@ def main(options: Options) -> None:
             if isinstance(p, str):
                 errors.append(p)
                 continue
+            classes = name_classes(p, loaded.task, options.top)
             sure = calibration.is_confident(p.max().item())
-            entry = {"file": str(path), "sure": sure, "classes": name_classes(p, loaded.task, options.top)}
+            entry = {"file": str(path), "sure": sure, "classes": classes}
             for row in to_rows(entry, separate=options.top is not None):
                 writer.writerow(row)
                 progress.write("  ".join(row))
@@ -117,16 +118,18 @@ def predict_files(files: Sequence[Path], loaded: "LoadedRun", options: Options) 
     dataset = UnlabelledImages(files, loaded.transform)
     loader = DataLoader(dataset, options.batch_size, num_workers=workers, collate_fn=list)
     for batch in loader:
-        images = {}
+        paths = []
+        images = []
         for i, image in batch:
             if isinstance(image, str):
                 yield files[i], image
             else:
-                images[files[i]] = image
+                paths.append(files[i])
+                images.append(image)
         if images:
-            logits = torch.from_numpy(model.predict_on_batch(torch.stack(list(images.values()))))
+            logits = torch.from_numpy(model.predict_on_batch(torch.stack(images)))
             probabilities = loaded.task.activate(logits, loaded.calibration.temperature)
-            yield from zip(images, probabilities, strict=True)
+            yield from zip(paths, probabilities, strict=True)
 
 
 def name_classes(p: "torch.Tensor", task: "Task", top: int | None) -> list[dict[str, Any]]:
