@@ -77,8 +77,8 @@ def assert_refused(outcome: tuple[int, str], project: Project, *named: str) -> N
         (("--dataset", "imagefoldr"), ("data set 'imagefoldr'", "did you mean 'imagefolder'")),
         (("--model", "resnet81"), ("model 'resnet81'", "did you mean 'resnet18'")),
         (("--trackers", "nonne"), ("tracker 'nonne'", "did you mean 'none'")),
-        (("--device", "cuba"), ("device 'cuba'", "did you mean 'cuda'")),
-        (("--device", "cuda:99"), ("'cuda:99'", "available are: cpu")),
+        (("--device", "cuba"), ("device 'cuba'", "did you mean 'cpu'")),
+        (("--device", "cuda:99"), ("'cuda:99'", "valid are: cpu")),
         (("--loss", "cross_entrophy"), ("loss", "did you mean 'cross_entropy'")),
         (("--metrics", "f2"), ("metric 'f2'", "did you mean 'f1'")),
         (("--weights", "nowhere.pt"), ("nowhere.pt",)),
@@ -372,7 +372,7 @@ def test_predict_refuses_what_cannot_work(train, exit_of, tmp_path):
     run = train(epochs=1)
     out = tmp_path / "out"
     for paths, options, word in (
-        ((), {}, "no picture was given"),
+        ((), {}, "no image was given"),
         ((Path("a" * 300 + ".jpg"),), {}, "there is no file"),
         ((tmp_path,), {"csv": out, "json": tmp_path / "." / "out"}, "give two files"),
     ):
