@@ -55,7 +55,7 @@ def main(options: Options) -> None:
     from core.files import read_json, write_json
     from core.processes import init_distributed, rank
     from core.task import load_task
-    from data import get_transforms, load_run_data, make_loader
+    from data import get_transforms, load_data, make_loader
     from data.csv_dataset import read_labelled_table
     from data.imagefolder import read_labelled
     from evaluation import plots
@@ -79,7 +79,7 @@ def main(options: Options) -> None:
     if folder and not folder.exists():
         raise UserError(f"there is no folder {folder}")
     try:
-        data = load_run_data(run, config, project, folder)
+        data = load_data(config, project, run, folder)
         dataset = data.val if part == "val" else data.test
     except UserError:
         root = folder if folder and folder.is_dir() else folder and folder.parent

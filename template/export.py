@@ -104,12 +104,12 @@ def sample(run: Run, config: Config, data_dir: Path | None, n: int = 16) -> "tor
     import torch
     from torchvision.transforms import v2
 
-    from data import get_transforms, load_run_data
+    from data import get_transforms, load_data
     from data.image_io import read_image
 
     _, transform = get_transforms(config.image_size, resize=config.resize)
     try:
-        val = load_run_data(run, config, project, data_dir).val
+        val = load_data(config, project, run, data_dir).val
         chosen = [val[i * len(val) // n][0] for i in range(n)]
     except UserError as error:
         if data_dir:

@@ -192,7 +192,7 @@ def test_folders_that_will_not_do_are_named(photos, tmp_path):
     folder = broken_copy(photos, tmp_path / "one class")
     for split in ("train", "val"):
         shutil.rmtree(folder / split / "hero")
-    with pytest.raises(UserError, match="one class only"):
+    with pytest.raises(UserError, match="only one class"):
         get_data("imagefolder", folder)
 
     shutil.rmtree(folder / "val")
@@ -260,14 +260,14 @@ def test_a_split_holds_each_item_once_and_each_class_in_its_share(fractions):
 def test_a_split_is_found_again_and_a_missing_file_is_named(photos, tmp_path):
     folder = broken_copy(photos, tmp_path / "data")
     data = get_data("imagefolder", folder, seed=5)
-    split = {part: get_file_names(getattr(data, part)) for part in ("train", "val", "test")}
+    split = data.file_names
     Image.new("RGB", (50, 50)).save(folder / "val" / "hero" / "999.jpg")  # new pictures do not move the old ones
-    again = restore_split(get_data("imagefolder", folder), split, data.classes)
-    assert {part: get_file_names(getattr(again, part)) for part in split} == split
+    again = restore_split(get_data("imagefolder", folder), split, data.task)
+    assert again.file_names == split
     assert labels(again.test) == labels(data.test)
     (folder / split["test"][0]).unlink()
     with pytest.raises(UserError, match=split["test"][0]):
-        restore_split(get_data("imagefolder", folder), split, data.classes)
+        restore_split(get_data("imagefolder", folder), split, data.task)
 
 
 def test_items_without_names_are_never_dealt_out_again_by_their_numbers():
@@ -279,18 +279,19 @@ def test_items_without_names_are_never_dealt_out_again_by_their_numbers():
             return self.n
 
     data = DatasetSplits(Numbers(6), Numbers(3), Numbers(2), ["a", "b"])
-    split = {part: get_file_names(getattr(data, part)) for part in ("train", "val", "test")}
-    assert restore_split(data, split, ["a", "b"]) is data
-    with pytest.raises(UserError, match="names of their own"):
-        restore_split(replace(data, test=Numbers(1)), split, ["a", "b"])
+    split = data.file_names
+    assert restore_split(data, split, data.task) is data
+    with pytest.raises(UserError, match="no unique file names"):
+        restore_split(replace(data, test=Numbers(1)), split, data.task)
 
 
 def test_a_class_that_is_missing_from_a_part_is_mentioned(photos, tmp_path, caplog):
     folder = broken_copy(photos, tmp_path / "data")
     for path in sorted((folder / "val" / "hero").iterdir())[1:]:
         path.unlink()
-    get_data("imagefolder", folder)
-    assert "1 of the classes have too few images for every part" in caplog.text
+    data = check(Config(num_workers=0), get_data("imagefolder", folder), tmp_path / "cache")
+    assert list(data.findings.missing_classes.values()) == [["hero"]]
+    assert "hero" in caplog.text
 
 
 def test_a_demo_that_was_left_half_drawn_is_drawn_again(tmp_path, monkeypatch):
