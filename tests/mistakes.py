@@ -142,7 +142,7 @@ MISTAKES = [
         8,
         "a split that is not stratified",
         "data/splits.py",
-        "    order = order[strata.ravel()[order].argsort(kind=\"stable\")]",
+        '    order = order[strata.ravel()[order].argsort(kind="stable")]',
         "    order = order[:]",
         "split_holds_each_item or val_is_split",
     ),

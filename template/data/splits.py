@@ -86,7 +86,7 @@ def get_file_names(dataset: Dataset) -> list[str]:
     return [part.files[i] if hasattr(part, "files") else str(i) for part, i in flatten_dataset(dataset)]
 
 
-def labels(dataset: Dataset) -> list[Label]:
+def get_labels(dataset: Dataset) -> list[Label]:
     """Return the label of each item, from the data set's `targets`, or by reading the item if there are none."""
     found: list[Label] = []
     for part, i in flatten_dataset(dataset):
@@ -106,7 +106,7 @@ def stratified_split(dataset: Dataset, fractions: Sequence[float], seed: int) ->
     """
     if abs(sum(fractions) - 1) > 1e-6 or min(fractions) < 0:
         raise UserError(f"invalid split {tuple(fractions)}: the fractions must add up to 1")
-    targets = np.array(labels(dataset))
+    targets = np.array(get_labels(dataset))
     _, strata = np.unique(targets, axis=0, return_inverse=True)
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed)).numpy()
     order = order[strata.ravel()[order].argsort(kind="stable")]  # class after class, shuffled within each

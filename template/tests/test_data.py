@@ -20,7 +20,7 @@ from data.demo import draw_demo
 from data.image_dataset import ImageDataset, UnlabelledImages, image_sources
 from data.image_io import needed_sides, read_image
 from data.loaders import TransformedDataset
-from data.splits import check_problems, get_file_names, labels, restore_split, stratified_split
+from data.splits import check_problems, get_file_names, get_labels, restore_split, stratified_split
 from data.transformation import get_transforms
 
 
@@ -216,7 +216,7 @@ def test_val_is_split_in_two_stratified_and_by_seed(photos):
     data = get_data("imagefolder", photos)
     val, test = get_file_names(data.val), get_file_names(data.test)
     assert sorted(val + test) == sorted(f"val/{c}/{i:03}.jpg" for c in ("helmet", "hero") for i in range(8))
-    assert labels(data.val).count(0) == labels(data.val).count(1) == labels(data.test).count(0) == 4
+    assert get_labels(data.val).count(0) == get_labels(data.val).count(1) == get_labels(data.test).count(0) == 4
     torch.manual_seed(99)  # whatever state torch's own generator is in
     assert get_file_names(get_data("imagefolder", photos).test) == test
     assert get_file_names(get_data("imagefolder", photos, seed=1).test) != test
@@ -235,7 +235,7 @@ def test_one_folder_of_classes_is_split_in_three(photos, tmp_path):
     data = get_data("imagefolder", folder)
     for part, share in (data.train, 0.7), (data.val, 0.15), (data.test, 0.15):
         for label in (0, 1):
-            assert abs(labels(part).count(label) - 12 * share) <= 1
+            assert abs(get_labels(part).count(label) - 12 * share) <= 1
     names = [name for part in (data.train, data.val, data.test) for name in get_file_names(part)]
     assert sorted(names) == sorted(f"{c}/{i:03}.jpg" for c in ("helmet", "hero") for i in range(12))
     assert get_file_names(get_data("imagefolder", folder, seed=1).test) != get_file_names(data.test)
@@ -254,7 +254,7 @@ def test_a_split_holds_each_item_once_and_each_class_in_its_share(fractions):
     assert sorted(i for part in parts for i in part.indices) == list(range(160))
     for part, fraction in zip(parts, fractions, strict=True):
         for label, n in enumerate((100, 40, 20)):
-            assert abs(labels(part).count(label) - n * fraction) <= 1
+            assert abs(get_labels(part).count(label) - n * fraction) <= 1
 
 
 def test_a_split_is_found_again_and_a_missing_file_is_named(photos, tmp_path):
@@ -264,7 +264,7 @@ def test_a_split_is_found_again_and_a_missing_file_is_named(photos, tmp_path):
     Image.new("RGB", (50, 50)).save(folder / "val" / "hero" / "999.jpg")  # new pictures do not move the old ones
     again = restore_split(get_data("imagefolder", folder), split, data.task)
     assert again.file_names == split
-    assert labels(again.test) == labels(data.test)
+    assert get_labels(again.test) == get_labels(data.test)
     (folder / split["test"][0]).unlink()
     with pytest.raises(UserError, match=split["test"][0]):
         restore_split(get_data("imagefolder", folder), split, data.task)
@@ -340,7 +340,7 @@ def test_the_demo_cannot_be_told_by_its_colours(tmp_path, seeded_everything):
     train, test = (
         (
             torch.stack([histogram(folder / name) for part in parts for name in get_file_names(part)]),
-            torch.tensor([label for part in parts for label in labels(part)]),
+            torch.tensor([label for part in parts for label in get_labels(part)]),
         )
         for parts in ([data.train], [data.val, data.test])
     )

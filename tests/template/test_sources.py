@@ -21,7 +21,7 @@ from data import DATASETS, get_data
 from data.csv_dataset import read_labelled_table
 from data.image_dataset import ImageDataset
 from data.image_io import images_in
-from data.splits import DatasetSplits, check_problems, complete_splits, get_file_names, labels
+from data.splits import DatasetSplits, check_problems, complete_splits, get_file_names, get_labels
 
 
 def write_table(path: Path, rows: list[tuple[str, ...]], header: str = "file,label,split") -> Path:
@@ -124,7 +124,7 @@ def test_a_table_says_what_is_what(photos, tmp_path):
     data = get_data("csv", folder, seed=3)
     assert data.classes == ["helmet", "hero"]
     assert [len(part) for part in (data.train, data.val, data.test)] == [22, 5, 5]
-    assert all(labels(part).count(0) > 1 < labels(part).count(1) for part in (data.val, data.test))
+    assert all(get_labels(part).count(0) > 1 < get_labels(part).count(1) for part in (data.val, data.test))
     image, label = data.train[0]
     assert image.mode == "RGB"
     assert get_file_names(data.train)[0].split("/")[1] == data.classes[label]
