@@ -96,13 +96,14 @@ def choose_dataset(config: Config, project: Project) -> Config:
     if data_dir and not data_dir.exists():
         advice = MOVED if config.resume else "give one that exists, or leave out --data-dir"
         raise UserError(f"there is no folder {data_dir}; {advice}")
-    if name is None and data_dir:
-        name = "csv" if data_dir.suffix == ".csv" else "imagefolder"
-    elif name is None and any(images_in(project.data_dir)):
-        name = "imagefolder"
-    elif name is None:
-        name = "demo"
-        logger.info("There is no image in %s: using the demo data set.", project.data_dir)
+    if name is None:
+        if data_dir:
+            name = "csv" if data_dir.suffix == ".csv" else "imagefolder"
+        elif any(images_in(project.data_dir)):
+            name = "imagefolder"
+        else:
+            name = "demo"
+            logger.info("There is no image in %s: using the demo data set.", project.data_dir)
     return replace(config, dataset=name, data_dir=data_dir and data_dir.resolve())
 
 

@@ -17,8 +17,7 @@ logger = logging.getLogger(__name__)
 
 Sides = tuple[int, int]  # short and long side, in pixels
 
-# Possible values of white, by Pillow's mode; other modes of integers have 16 bits.
-WHITE = {"I": (255, 65535), "F": (1, 255, 65535)}
+WHITE = {"I": [255, 65535], "F": [1, 255, 65535]}  # possible values, by Pillow's mode; others have 16 bits
 
 
 def is_image(path: str | Path) -> bool:
@@ -101,8 +100,7 @@ def decode_image(path: str | Path, sides: Sides | None) -> Image.Image:
         raise ValueError("not a file" if os.path.exists(path) else "no such file")
     with Image.open(path) as image:
         if sides:
-            short, long = sides
-            image.draft(None, (long, short) if image.width > image.height else (short, long))  # ignored but for JPEG
+            image.draft(None, sides if image.height > image.width else sides[::-1])  # has an effect on JPEG only
         image.load()
         try:
             image = ImageOps.exif_transpose(image)
@@ -118,7 +116,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         values = np.nan_to_num(np.asarray(image, dtype=np.float64)).clip(0)
         brightest = values.max()
-        white = next((white for white in WHITE.get(image.mode, (65535,)) if brightest <= white), brightest)
+        white = min((level for level in WHITE.get(image.mode, [65535]) if level >= brightest), default=brightest)
         image = Image.fromarray((values * (255 / white)).round().astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")

@@ -61,8 +61,10 @@ def read_folders(
         dataset = list_images(folder, folder.parent if val_dir else folder, classes)
         if not dataset.files:
             raise UserError(f"there is no image in class folders in {folder}; {layout}")
-        for label in sorted(set(range(len(classes))) - set(dataset.targets)):
-            problems.append(f"the class {classes[label]!r} has no image in {folder}; add some, or remove the class")
+        labels = set(dataset.targets)
+        for label, name in enumerate(classes):
+            if label not in labels:
+                problems.append(f"the class {name!r} has no image in {folder}; add some, or remove the class")
         datasets.append(dataset)
     if not val_dir:
         for file in datasets[0].files:  # the classes may be Train and Val

@@ -57,7 +57,9 @@ class TransformedDataset(Dataset):
         for view_seed in seeds:
             with isolated_rng(view_seed):
                 views.append(self.transform(image))
-        return (torch.stack(views) if isinstance(seed, list) else views[0]), label
+        if isinstance(seed, list):
+            return torch.stack(views), label
+        return views[0], label
 
 
 class ShardedSequentialSampler(Sampler):

@@ -60,7 +60,8 @@ class DatasetSplits:
 
     def __str__(self) -> str:
         sizes = f"{len(self.train)} images to train, {len(self.val)} to validate, {len(self.test)} to test"
-        return f"{len(self.classes)} classes{', any number per image' if self.multilabel else ''}; {sizes}"
+        several = ", any number per image" if self.multilabel else ""
+        return f"{len(self.classes)} classes{several}; {sizes}"
 
 
 def describe_split(data: DatasetSplits) -> dict[str, Any]:
@@ -186,7 +187,7 @@ def restore_split(data: DatasetSplits, split: dict[str, list[str]], task: Task) 
     index = {name: i for i, name in enumerate(get_file_names(pool))}
     if len(index) < len(pool):
         raise UserError("the split has changed and cannot be restored: the items have no unique file names")
-    missing = [name for names in split.values() for name in names if name not in index]
+    missing = sorted(set().union(*split.values()) - set(index))
     if missing:
         raise UserError(f"{len(missing)} images of this run are not in the data set any more, such as {missing[0]}")
     parts = {part: Subset(pool, [index[name] for name in names]) for part, names in split.items()}

@@ -1,4 +1,4 @@
-"""Pictures are read right, splits are seeded and stratified, and what is missing is named."""
+"""Reading images, splits, and error messages that name what is missing."""
 
 import shutil
 import sys
@@ -25,11 +25,11 @@ from data.transformation import get_transforms
 
 
 def corner(image: Image.Image) -> tuple[int, ...]:
-    """The pixel at the top left."""
+    """Return the pixel at the top left."""
     return image.getpixel((1, 1))
 
 
-def test_every_kind_of_picture_comes_out_upright_in_rgb(tmp_path):
+def test_every_kind_of_image_becomes_upright_rgb(tmp_path):
     red = Image.new("RGB", (40, 30), (200, 30, 40))
     red.save(tmp_path / "rgb.png")
     red.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=98)
@@ -93,7 +93,7 @@ def test_training_and_prediction_decode_large_photographs_alike(tmp_path):
         assert not torch.equal(val(read_image(files[i])), image)
 
 
-def test_only_images_that_come_straight_from_files_are_cached_by_file_and_decoded_smaller(tmp_path):
+def test_only_image_datasets_are_cached_by_file_and_decoded_smaller(tmp_path):
     class Override(ImageDataset):
         def __getitem__(self, index):
             image, label = super().__getitem__(index)
@@ -122,7 +122,7 @@ def test_only_images_that_come_straight_from_files_are_cached_by_file_and_decode
 
 
 def broken_copy(photos: Path, to: Path) -> Path:
-    """A copy of the data that may be spoiled."""
+    """Return a copy of the data that may be damaged."""
     shutil.copytree(photos, to)
     return to
 
@@ -150,7 +150,7 @@ def test_a_broken_image_in_a_worker_is_still_one_line(photos, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_spoiled_exif_data_costs_no_picture(tmp_path, monkeypatch):
+def test_an_image_with_damaged_exif_data_is_read(tmp_path, monkeypatch):
     import struct
 
     Image.new("RGB", (30, 20), "red").save(tmp_path / "a.jpg")
@@ -162,7 +162,7 @@ def test_spoiled_exif_data_costs_no_picture(tmp_path, monkeypatch):
     assert read_image(tmp_path / "a.jpg").size == (30, 20)
 
 
-def test_a_bomb_is_refused_by_name(tmp_path, monkeypatch):
+def test_a_decompression_bomb_is_refused_by_name(tmp_path, monkeypatch):
     Image.new("L", (300, 300)).save(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
     with pytest.raises(UserError, match=r"bomb\.png"):
@@ -200,7 +200,7 @@ def test_folders_that_will_not_do_are_named(photos, tmp_path):
         get_data("imagefolder", folder)
 
 
-def test_strangers_are_passed_over_with_a_word(photos, tmp_path, caplog):
+def test_files_that_are_not_images_are_ignored_and_logged(photos, tmp_path, caplog):
     folder = broken_copy(photos, tmp_path / "data")
     (folder / "train" / "hero" / "notes.txt").write_text("hello")
     (folder / "train" / "hero" / "._001.jpg").write_text("hidden")
@@ -222,7 +222,7 @@ def test_val_is_split_in_two_stratified_and_by_seed(photos):
     assert get_file_names(get_data("imagefolder", photos, seed=1).test) != test
 
 
-def test_a_test_folder_is_left_whole(photos, tmp_path):
+def test_a_test_folder_is_not_split(photos, tmp_path):
     folder = broken_copy(photos, tmp_path / "data")
     shutil.copytree(folder / "val", folder / "test")
     data = get_data("imagefolder", folder)
@@ -257,11 +257,11 @@ def test_a_split_holds_each_item_once_and_each_class_in_its_share(fractions):
             assert abs(get_labels(part).count(label) - n * fraction) <= 1
 
 
-def test_a_split_is_found_again_and_a_missing_file_is_named(photos, tmp_path):
+def test_a_split_is_restored_and_a_missing_file_is_named(photos, tmp_path):
     folder = broken_copy(photos, tmp_path / "data")
     data = get_data("imagefolder", folder, seed=5)
     split = data.file_names
-    Image.new("RGB", (50, 50)).save(folder / "val" / "hero" / "999.jpg")  # new pictures do not move the old ones
+    Image.new("RGB", (50, 50)).save(folder / "val" / "hero" / "999.jpg")  # new images do not change the split
     again = restore_split(get_data("imagefolder", folder), split, data.task)
     assert again.file_names == split
     assert get_labels(again.test) == get_labels(data.test)
@@ -270,7 +270,7 @@ def test_a_split_is_found_again_and_a_missing_file_is_named(photos, tmp_path):
         restore_split(get_data("imagefolder", folder), split, data.task)
 
 
-def test_items_without_names_are_never_dealt_out_again_by_their_numbers():
+def test_a_split_of_items_without_names_is_not_restored_by_index():
     class Numbers(torch.utils.data.Dataset):
         def __init__(self, n):
             self.n = n
@@ -285,7 +285,7 @@ def test_items_without_names_are_never_dealt_out_again_by_their_numbers():
         restore_split(replace(data, test=Numbers(1)), split, data.task)
 
 
-def test_a_class_that_is_missing_from_a_part_is_mentioned(photos, tmp_path, caplog):
+def test_a_class_that_is_missing_from_a_part_is_logged(photos, tmp_path, caplog):
     folder = broken_copy(photos, tmp_path / "data")
     for path in sorted((folder / "val" / "hero").iterdir())[1:]:
         path.unlink()
@@ -328,7 +328,7 @@ def test_get_dataloaders_keeps_the_original_call(photos):
 
 
 def histogram(path: Path) -> torch.Tensor:
-    """Share of each of 6 × 6 × 6 colours, in hue, saturation and value: (216,) of float."""
+    """Return the square root of an HSV histogram: (216,) of float."""
     pixels = np.asarray(Image.open(path).convert("HSV")).reshape(-1, 3)
     counts, _ = np.histogramdd(pixels, bins=6, range=[(0, 256)] * 3)
     return torch.from_numpy(np.sqrt(counts.ravel() / len(pixels))).float()

@@ -67,7 +67,7 @@ def test_a_file_listed_twice_and_a_fold(train, photos, tmp_path):
     assert json.loads((run / "evaluate-test.json").read_text())["test_acc"] == metrics["test_acc"]
 
 
-def test_one_picture_less_does_not_make_other_pictures_of_them(train, photos, tmp_path):
+def test_images_of_a_run_with_one_missing_are_not_scored_as_other_images(train, photos, tmp_path):
     folder = Path(shutil.copytree(photos / "train", tmp_path / "one"))
     run = train(data_dir=folder, epochs=1)
     (folder / json.loads(run.split.read_text())["train"][0]).unlink()
@@ -76,13 +76,13 @@ def test_one_picture_less_does_not_make_other_pictures_of_them(train, photos, tm
     assert not (run / "evaluate-folder.json").exists()
 
 
-def test_what_is_hidden_is_no_picture(photos, tmp_path):
+def test_hidden_folders_are_ignored(photos, tmp_path):
     folder = Path(shutil.copytree(photos, tmp_path / "data"))
     shutil.copytree(folder / "train" / "hero", folder / "train" / "hero" / ".ipynb_checkpoints")
     assert len(get_data("imagefolder", folder).train) == 24
 
 
-def test_links_between_folders_add_and_move_nothing(photos, tmp_path, caplog):
+def test_links_between_folders_change_nothing(photos, tmp_path, caplog):
     folder = Path(shutil.copytree(photos, tmp_path / "data"))
     plain = get_data("imagefolder", folder)
     expected = [plain.train.files, plain.train.targets, get_file_names(plain.val), get_file_names(plain.test)]
@@ -103,7 +103,7 @@ def test_links_between_folders_add_and_move_nothing(photos, tmp_path, caplog):
     assert time.perf_counter() - start < 5
 
 
-def test_folders_that_are_elsewhere_are_read_once(photos, tmp_path):
+def test_linked_folders_are_read_once(photos, tmp_path):
     folder, elsewhere = Path(shutil.copytree(photos, tmp_path / "data")), tmp_path / "elsewhere"
     shutil.move(folder / "train" / "hero", elsewhere / "a" / "hero")
     shutil.copytree(photos / "val" / "hero", elsewhere / "more")

@@ -54,10 +54,9 @@ class ResizeLongSide(v2.Resize):
         super().__init__(None, max_size=max_size)
 
     def transform(self, image: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
-        height, width = image.shape[-2:]
-        scale = self.max_size / max(height, width)
-        size = [max(1, round(height * scale)), max(1, round(width * scale))]
-        return v2.functional.resize(image, size)
+        sides = image.shape[-2:]
+        scale = self.max_size / max(sides)
+        return v2.functional.resize(image, [max(1, round(side * scale)) for side in sides])
 
 
 def crop(image_size: int) -> tuple[Steps, Steps]:
