@@ -177,10 +177,10 @@ def test_folders_that_will_not_do_are_named(photos, tmp_path):
         get_data("imagefolder", tmp_path / "empty")
 
     folder = broken_copy(photos, tmp_path / "missing in val")
-    shutil.rmtree(folder / "val" / "hero")
-    with pytest.raises(UserError, match="'hero' has no image in .*val"):
+    shutil.rmtree(folder / "val" / "helmet")
+    with pytest.raises(UserError, match="'helmet' has no image in .*val"):
         check_problems(get_data("imagefolder", folder))
-    with pytest.raises(UserError, match="'hero' has no image in .*val"):
+    with pytest.raises(UserError, match="'helmet' has no image in .*val"):
         get_dataloaders(folder / "train", folder / "val")
 
     folder = broken_copy(photos, tmp_path / "class without image")
