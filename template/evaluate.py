@@ -82,14 +82,14 @@ def main(options: Options) -> None:
 
 def load_dataset(loaded: "LoadedRun", options: Options) -> "tuple[str, Dataset]":
     """Return the name of the split and its images; "folder" for other images than those of the run."""
-    from data import load_run_data
+    from data import load_data
     from data.imagefolder import read_labelled
 
     data_dir = options.data_dir
     if data_dir and not data_dir.exists():
         raise UserError(f"there is no folder {data_dir}; give an existing one, or leave out --data-dir")
     try:
-        data = load_run_data(loaded.run, loaded.config, project, data_dir)
+        data = load_data(loaded.config, project, loaded.run, data_dir)
         return options.split, data.val if options.split == "val" else data.test
     except UserError:
         if not data_dir:
