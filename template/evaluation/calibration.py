@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy import optimize
+from torch import Tensor
 from torch.nn import functional
 
 from core.errors import UserError
@@ -42,8 +43,8 @@ class Calibration:
         counts = f"On the validation set, {describe_answers(self.n_images, self.n_answered, self.n_wrong)}."
         if self.confidence_threshold is not None:
             return (
-                f"Of images like the training images, at most {100 * self.max_error:g} % get a wrong answer on average. "
-                f"Of the answers given, a larger share can be wrong. {counts}"
+                f"Of images like the training images, at most {100 * self.max_error:g} % get a wrong answer on average "
+                f"(of the answers given, more can be wrong). {counts}"
             )
         reason = "the most confident answers on the validation set are wrong"
         n = self.n_images
@@ -58,7 +59,8 @@ class Calibration:
 def count_answers(confidence: np.ndarray, correct: np.ndarray, threshold: float | None) -> tuple[int, int, int]:
     """Return the number of images, of answers given (all if there is no threshold) and of wrong ones among these."""
     answered = confidence >= (threshold or 0.0)
-    return len(answered), int(answered.sum()), int((answered & ~correct).sum())
+    wrong = answered & ~correct
+    return len(answered), int(answered.sum()), int(wrong.sum())
 
 
 def describe_answers(n_images: int, n_answered: int, n_wrong: int) -> str:
@@ -70,7 +72,7 @@ def describe_answers(n_images: int, n_answered: int, n_wrong: int) -> str:
     )
 
 
-def calibrate(logits: torch.Tensor, labels: torch.Tensor, max_error: float) -> Calibration:
+def calibrate(logits: Tensor, labels: Tensor, max_error: float) -> Calibration:
     """Fit the temperature and the confidence threshold on the validation set.
 
     Args:
@@ -79,12 +81,14 @@ def calibrate(logits: torch.Tensor, labels: torch.Tensor, max_error: float) -> C
     """
     temperature = fit_temperature(logits, labels)
     p, predicted = functional.softmax(logits / temperature, dim=1).max(dim=1)
-    confidence, correct = p.numpy(), (predicted == labels).numpy()
+    confidence = p.numpy()
+    correct = (predicted == labels).numpy()
     threshold = find_threshold(confidence, correct, max_error)
-    return Calibration(temperature, max_error, threshold, *count_answers(confidence, correct, threshold))
+    counts = count_answers(confidence, correct, threshold)
+    return Calibration(temperature, max_error, threshold, *counts)
 
 
-def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """Fit the temperature with the lowest cross-entropy (Guo et al., "On Calibration of Modern Neural Networks", 2017).
 
     The labels are smoothed as if one more image had been wrong (Platt, "Probabilistic Outputs for Support Vector
@@ -121,7 +125,7 @@ def find_threshold(confidence: np.ndarray, correct: np.ndarray, max_error: float
     return math.floor(confidence[allowed[-1]] * 1e6) / 1e6  # rounded up, it would exclude its own image
 
 
-def best_thresholds(logits: torch.Tensor, labels: torch.Tensor, classes: Sequence[str]) -> dict[str, float]:
+def best_thresholds(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, float]:
     """Find for each class the probability threshold with the highest F1, for several classes per image.
 
     One half is not optimal for F1, least of all for rare classes (Lipton, Elkan and Naryanaswamy, "Optimal
@@ -136,10 +140,12 @@ def best_thresholds(logits: torch.Tensor, labels: torch.Tensor, classes: Sequenc
         p, order = probabilities.sort(descending=True)
         next_p = torch.cat([p[1:], p.new_zeros(1)])
         tp = truth[order].cumsum(dim=0)
-        f1 = 2 * tp / (torch.arange(1, len(p) + 1) + truth.sum())
+        n_predicted = torch.arange(1, len(p) + 1)
+        f1 = 2 * tp / (n_predicted + truth.sum())
         f1[:-1][p[1:] == p[:-1]] = -1  # a threshold cannot separate equal probabilities
         best = f1.argmax()
-        thresholds[name] = (p[best].item() + next_p[best].item()) / 2 if truth.any() else 0.5
+        middle = (p[best].item() + next_p[best].item()) / 2
+        thresholds[name] = middle if truth.any() else 0.5
     return thresholds
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from poutyne.utils import is_in_jupyter_notebook
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
-from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
 
 from core.task import SEPARATOR, classes_of
 from data.loaders import ShardedSequentialSampler
@@ -25,10 +26,13 @@ from Project import Run
 # Columns of log.csv with the seconds of an epoch (see callbacks/EpochLogger.py), and their labels.
 TIMES = {"data_time": "waiting for images", "train_time": "training", "val_time": "validation"}
 
+LAYOUT: dict[str, Any] = {"layout": "constrained", "dpi": 110}
+MAX_NAMES = 125  # on an axis
+
 # Class names can be in any script: installed fonts are used for those that DejaVu Sans lacks.
 SCRIPTS = ("CJK", "Hei", "PingFang", "YaHei", "Hiragino", "Gothic", "Arial Unicode", "Noto Sans")
 FONTS = {font.name for font in fontManager.ttflist if any(script in font.name for script in SCRIPTS)}
-NAME_STYLE: dict[str, Any] = {"parse_math": False, "fontfamily": ["DejaVu Sans", *sorted(FONTS)]}
+NAME_STYLE: dict[str, Any] = {"fontsize": 8, "fontfamily": ["DejaVu Sans", *sorted(FONTS)], "parse_math": False}
 
 
 def image_grid(images: Sequence[Any], titles: Sequence[str]) -> Figure:
@@ -40,13 +44,15 @@ def image_grid(images: Sequence[Any], titles: Sequence[str]) -> Figure:
     """
     columns = min(8, len(images))
     rows = math.ceil(len(images) / columns)
-    figure = new_figure(1.5 * columns, 1.72 * rows)
+    figure = Figure(figsize=(1.5 * columns, 1.72 * rows), **LAYOUT)
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.axis("off")
     for axes, image, title in zip(figure.axes, images, titles, strict=False):
-        axes.imshow(drawable(image), cmap="gray")
+        if isinstance(image, torch.Tensor):
+            image = make_grid(image, normalize=image.is_floating_point()).movedim(0, -1)
+        axes.imshow(image, cmap="gray")
         short_title = title if len(title) <= 18 else title[:17] + "…"
-        axes.set_title(printable(short_title), fontsize=9, **NAME_STYLE)
+        axes.set_title(printable(short_title), **NAME_STYLE)
     return figure
 
 
@@ -66,10 +72,7 @@ def batch_grid(dl: DataLoader, n: int = 16) -> Figure:
 
 
 def class_names(dataset: Dataset, labels: Any) -> list[str]:
-    """Return the names of labels, (N,) of int or (N, C) of 0 and 1, from a data set's `classes`.
-
-    They are looked up in the data set itself, or in the one that it wraps; without any, labels stay numbers.
-    """
+    """Return the names of labels, (N,) or (N, C), from the `classes` of a data set or of the one that it wraps."""
     while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
         dataset = dataset.dataset
     classes = getattr(dataset, "classes", None)
@@ -97,7 +100,7 @@ def run_figures(run: Run, scores: Scores) -> dict[str, Figure]:
 
 def curves(log: pd.DataFrame, best_epoch: int) -> Figure:
     """Plot loss, accuracy and learning rate over the epochs; a line marks the best epoch."""
-    figure = new_figure(9.5, 2.9)
+    figure = Figure(figsize=(9.5, 2.9), **LAYOUT)
     lr_columns = [column for column in log if column.startswith("lr")]  # several if layers have rates of their own
     panels = {"loss": ["loss", "val_loss"], "accuracy": ["acc", "val_acc"], "learning rate": lr_columns}
     for axes, (title, columns) in zip(figure.subplots(1, 3), panels.items(), strict=True):
@@ -130,46 +133,34 @@ def rates(rates: Sequence[float], losses: Sequence[float], suggestion: float) ->
     axes.axvline(suggestion, color="C1", ls="--", label=f"suggested: {suggestion:.1g}")
     finite = [loss for loss in losses if math.isfinite(loss)]
     if finite:
-        axes.set_ylim(0.9 * min(finite), 1.1 * max(finite[:10]) + 0.1 * min(finite))
+        axes.set_ylim(0.9 * min(finite), 1.2 * max(finite[:10]))
     axes.legend()
     return axes.figure
 
 
 def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Plot a confusion matrix (C, C), or with several classes per image the counts of each class (C, 2, 2)."""
-    if counts.ndim == 2:
-        return confusion_matrix(counts, classes)
-    tp, fp, fn = tp_fp_fn(counts)
-    rows = range(len(classes))
-    axes = new_axes(5, 1 + 0.28 * len(classes), "images", "")
-    axes.barh(rows, tp, color="C0", label="true positives")
-    axes.barh(rows, fn, left=tp, color="0.75", label="false negatives")
-    axes.barh(rows, fp, left=tp + fn, color="C3", label="false positives")
-    axes.set_yticks(rows, map(printable, classes), fontsize=8, **NAME_STYLE)
-    axes.invert_yaxis()
-    axes.legend()
-    return axes.figure
-
-
-def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Plot a confusion matrix (C, C), with its counts if there are at most 30 classes."""
-    n = len(classes)
-    cell = 0.36 if n <= 30 else 0.12
-    side = 2.2 + cell * min(n, 140)
-    font_size = 7  # in points; 9 pixels in the report
-    axes = new_axes(side + 0.6, side, "predicted", "true")
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    """Plot a confusion matrix (C, C), or with several classes per image (C, 2, 2) a row of counts for each class."""
+    columns = classes
+    if counts.ndim == 3:
+        tp, fp, fn = tp_fp_fn(counts)
+        counts = np.stack([tp, fn, fp], axis=1)
+        columns = ["true positives", "false negatives", "false positives"]
+    with_counts = len(classes) <= 30
+    cell = 0.4 if with_counts else 0.135  # inches
+    width = 2.8 + cell * min(len(columns), MAX_NAMES)
+    height = 2.2 + cell * min(len(classes), MAX_NAMES)
+    axes = new_axes(width, height, "predicted", "true")
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
     heatmap = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    step = math.ceil(n / 140)  # of more classes only some names fit
-    names = [printable(name) for name in classes[::step]]
-    axes.set_xticks(range(0, n, step), names, fontsize=font_size, rotation=90, **NAME_STYLE)
-    axes.set_yticks(range(0, n, step), names, fontsize=font_size, **NAME_STYLE)
+    set_names(axes.xaxis, columns)
+    set_names(axes.yaxis, classes)
+    axes.tick_params(axis="x", rotation=90)
     axes.grid(visible=False)
-    if n <= 30:
+    if with_counts:
         for i, j in np.ndindex(counts.shape):
             color = "white" if shares[i, j] > 0.5 else "black"
-            axes.text(j, i, counts[i, j], ha="center", va="center", color=color, fontsize=font_size)
-    axes.figure.colorbar(heatmap, label="share of the true class", shrink=0.8)
+            axes.text(j, i, counts[i, j], ha="center", va="center", color=color, fontsize=8)
+    axes.figure.colorbar(heatmap, label="share of the row", shrink=0.8)
     return axes.figure
 
 
@@ -203,26 +194,17 @@ def risk_coverage(confidence: np.ndarray, correct: np.ndarray, threshold: float 
     return axes.figure
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure, its size in inches."""
-    return Figure(figsize=(width, height), layout="constrained", dpi=110)
-
-
 def new_axes(width: float, height: float, xlabel: str, ylabel: str) -> Axes:
-    """Return the axes of a figure with one plot."""
-    axes = new_figure(width, height).add_subplot(xlabel=xlabel, ylabel=ylabel)
+    """Return the axes of a figure with one plot, its size in inches."""
+    axes = Figure(figsize=(width, height), **LAYOUT).add_subplot(xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.3)
     return axes
 
 
-def drawable(image: Any) -> Any:
-    """Convert a tensor (C, H, W) to a PIL image."""
-    if not isinstance(image, torch.Tensor):
-        return image
-    if image.is_floating_point():
-        image = image - image.min()
-        image = image / image.max().clamp(min=1e-8)
-    return to_pil_image(image)
+def set_names(axis: Axis, names: Sequence[str]) -> None:
+    """Label an axis with names, or with some of them if they are many."""
+    ticks = range(0, len(names), math.ceil(len(names) / MAX_NAMES))
+    axis.set_ticks(ticks, [printable(names[i]) for i in ticks], **NAME_STYLE)
 
 
 def printable(name: str) -> str:

@@ -24,10 +24,9 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from config import Config
 from core.files import atomic_write, read_json
-from data.splits import get_file_names
 from evaluation.calibration import count_answers, describe_answers, load_calibration
 from evaluation.plots import run_figures
-from evaluation.scoring import MONITOR, Scores, best_epoch, read_log, tp_fp_fn
+from evaluation.scoring import MONITOR, Scores, best_epoch, predictions_table, read_log, tp_fp_fn
 from Project import Run
 
 logger = logging.getLogger(__name__)
@@ -54,6 +53,7 @@ def render_report(run: Run, scores: Scores, dataset: Dataset, part: str) -> None
     calibration = load_calibration(run)
     answers = count_answers(scores.confidence, scores.correct, calibration.confidence_threshold)
     mistakes = list_mistakes(scores, dataset)
+    figures = run_figures(run, scores)
     page = {
         "name": run.folder.name,
         "part": part,
@@ -76,9 +76,10 @@ def render_report(run: Run, scores: Scores, dataset: Dataset, part: str) -> None
         "times": read_json(run.times) if run.times.exists() else None,
         "config": config,
         "changed_options": changed_options(config["options"]),
-        "figures": {name: encode_svg(figure) for name, figure in run_figures(run, scores).items()},
+        "figures": {name: encode_svg(figure) for name, figure in figures.items()},
     }
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
+    templates = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=templates, autoescape=True, trim_blocks=True)
     path = run.report if part == "test" else run / f"evaluate-{part}.html"
     with atomic_write(path) as file:
         file.write(environment.get_template("report.html.jinja").render(page))
@@ -98,29 +99,27 @@ def class_rows(scores: Scores) -> list[dict[str, Any]]:
     rows = []
     for name, tp, fp, fn in zip(scores.task.classes, *tp_fp_fn(scores.confusion), strict=True):
         jaccard = proportion(tp, tp + fp + fn)
-        f1 = jaccard and [2 * share / (1 + share) for share in jaccard]  # a monotonic function of the Jaccard index
-        row = {"name": name, "images": tp + fn, "scores": [proportion(tp, tp + fp), proportion(tp, tp + fn), f1]}
-        rows.append(row)
+        f1 = jaccard and [2 * share / (1 + share) for share in jaccard]  # F1 rises with the Jaccard index
+        precision = proportion(tp, tp + fp)
+        recall = proportion(tp, tp + fn)
+        rows.append({"name": name, "images": tp + fn, "scores": (precision, recall, f1)})
     return rows
 
 
 def calibration_error(scores: Scores) -> float:
     """Return the expected calibration error over 15 bins (Guo et al., ICML 2017)."""
-    confidence, correct = torch.from_numpy(scores.confidence), torch.from_numpy(scores.correct)
-    return binary_calibration_error(confidence, correct.long(), n_bins=15).item()
+    confidence = torch.from_numpy(scores.confidence)
+    correct = torch.from_numpy(scores.correct).long()
+    return binary_calibration_error(confidence, correct, n_bins=15).item()
 
 
 def list_mistakes(scores: Scores, dataset: Dataset) -> pd.DataFrame:
     """Return file, true label, prediction and confidence of the images with a mistake, the most confident first."""
     confidence = np.where(scores.correct, -1.0, scores.confidence)
-    table = {
-        "file": get_file_names(dataset),
-        "true": [scores.task.describe(label) for label in scores.labels.tolist()],
-        "predicted": [scores.task.describe(label) for label in scores.predicted.tolist()],
-        "confidence": confidence.reshape(len(confidence), -1).max(axis=1),
-    }
-    table = pd.DataFrame(table, dtype=object)  # not str: a file name need not be valid UTF-8
-    return table[table["confidence"] >= 0].sort_values("confidence", ascending=False, kind="stable")
+    table = predictions_table(scores, dataset)
+    table["confidence"] = confidence.reshape(len(table), -1).max(axis=1)
+    mistakes = table[table["confidence"] >= 0]
+    return mistakes.sort_values("confidence", ascending=False, kind="stable")
 
 
 def add_thumbnails(mistakes: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
@@ -149,7 +148,8 @@ def encode(image: bytes, kind: str) -> str:
 
 def changed_options(options: Mapping[str, Any]) -> list[str]:
     """Return the names of the options that differ from their defaults, except those filled in by the run."""
-    defaults = json.loads(json.dumps(asdict(Config(epochs=options["epochs"]))))  # with lists, as in config.json
+    default_config = Config(epochs=options["epochs"])
+    defaults = json.loads(json.dumps(asdict(default_config)))  # with lists, as in config.json
     changed = []
     for name, value in options.items():
         filled_in = defaults.get(name) is None and name not in NONE_UNLESS_SET

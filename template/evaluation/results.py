@@ -91,11 +91,12 @@ def write_results(
 
 def split_training(seconds: Mapping[str, float], log: pd.DataFrame) -> dict[str, float]:
     """Split the seconds of "training" by the times of its epochs in the log; the remainder is that of callbacks."""
+    epochs = log[list(plots.TIMES)].sum().rename(plots.TIMES)
     parts: dict[str, float] = {}
     for name, spent in seconds.items():
         if name == "training":
-            epochs = {label: float(log[column].sum()) for column, label in plots.TIMES.items()}
-            parts |= {**epochs, "callbacks": spent - sum(epochs.values())}
+            parts.update(epochs.to_dict())
+            parts["callbacks"] = spent - epochs.sum()
         else:
             parts[name] = spent
     return parts

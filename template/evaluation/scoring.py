@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from poutyne import Model
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.functional import confusion_matrix
 
@@ -44,10 +45,12 @@ class Scores:
 
     def __str__(self) -> str:
         """One line with accuracy, macro F1 and exact match."""
-        text = f"accuracy {self.metrics['acc']:.4f} ({self.correct.sum()} of {self.correct.size})"
-        text += f", macro F1 {self.metrics['f1']:.4f}"
-        if "exact_match" in self.metrics:
-            text += f", exact match {self.metrics['exact_match']:.4f}"
+        metrics = self.metrics
+        text = (
+            f"accuracy {metrics['acc']:.4f} ({self.correct.sum()} of {self.correct.size}), macro F1 {metrics['f1']:.4f}"
+        )
+        if "exact_match" in metrics:
+            text += f", exact match {metrics['exact_match']:.4f}"
         return text
 
     @property
@@ -74,8 +77,9 @@ class Scores:
         tp, fp, fn = tp_fp_fn(self.confusion)
         present = tp + fp + fn > 0  # the other classes have no F1
         f1 = 2 * tp[present] / (2 * tp + fp + fn)[present]
-        loss = {} if self.loss is None else {"loss": self.loss}
-        return {**loss, **self.task.accuracies(self.labels, self.predicted), "f1": float(f1.mean())}
+        metrics = self.task.accuracies(self.labels, self.predicted)
+        metrics["f1"] = float(f1.mean())
+        return metrics if self.loss is None else {"loss": self.loss, **metrics}
 
     def named(self, part: str) -> dict[str, float]:
         """Return the metrics under the names "<part>_acc" and so on."""
@@ -90,16 +94,18 @@ def tp_fp_fn(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return tp, confusion.sum(axis=0) - tp, confusion.sum(axis=1) - tp
 
 
-def predict(model: Model, loader: DataLoader) -> tuple[torch.Tensor, torch.Tensor]:
+def predict(model: Model, loader: DataLoader) -> tuple[Tensor, Tensor]:
     """Return logits, (N, C) of float32, and labels of all images of a loader, from all processes, on the CPU."""
     batches = progress_bar("scoring", loader, unit="batches")
     logits, labels = model.predict_generator(
         batches, has_ground_truth=True, return_ground_truth=True, verbose=False, convert_to_numpy=False
     )
-    return gather(torch.as_tensor(logits).float().cpu()), gather(torch.as_tensor(labels).cpu())
+    logits = torch.as_tensor(logits).float().cpu()
+    labels = torch.as_tensor(labels).cpu()
+    return gather(logits), gather(labels)
 
 
-def score(task: Task, logits: torch.Tensor, labels: torch.Tensor, loss: Callable, temperature: float = 1.0) -> Scores:
+def score(task: Task, logits: Tensor, labels: Tensor, loss: Callable, temperature: float = 1.0) -> Scores:
     """Score predictions.
 
     Args:
@@ -107,20 +113,27 @@ def score(task: Task, logits: torch.Tensor, labels: torch.Tensor, loss: Callable
         loss: function of logits and labels.
         temperature: divides the logits before they become probabilities.
     """
-    p = task.activate(logits, temperature)
-    return Scores(task, labels.numpy(), task.decode(p).numpy(), p.numpy(), loss(logits, labels).item())
+    probabilities = task.activate(logits, temperature)
+    predicted = task.decode(probabilities)
+    mean_loss = loss(logits, labels).item()
+    return Scores(task, labels.numpy(), predicted.numpy(), probabilities.numpy(), mean_loss)
+
+
+def predictions_table(scores: Scores, dataset: Dataset) -> pd.DataFrame:
+    """Return file, true class and predicted class of each image; of several classes, the names are joined."""
+    describe = scores.task.describe
+    table = {
+        "file": get_file_names(dataset),
+        "true": map(describe, scores.labels.tolist()),
+        "predicted": map(describe, scores.predicted.tolist()),
+    }
+    return pd.DataFrame(table, dtype=object)  # not str: a file name need not be valid UTF-8
 
 
 def write_predictions(path: Path, scores: Scores, dataset: Dataset) -> None:
     """Write a CSV file with a row per image: file, true class, predicted class, probability of each class."""
-    task = scores.task
-    names = {
-        "file": get_file_names(dataset),
-        "true": [task.describe(label) for label in scores.labels.tolist()],
-        "predicted": [task.describe(label) for label in scores.predicted.tolist()],
-    }
-    table = pd.DataFrame(names, dtype=object)  # not str: a file name need not be valid UTF-8
-    table[[f"p_{name}" for name in task.classes]] = scores.probabilities
+    table = predictions_table(scores, dataset)
+    table[[f"p_{name}" for name in scores.task.classes]] = scores.probabilities
     with atomic_write(path) as file:
         table.to_csv(file, index=False, float_format="%.6f")
 
@@ -149,16 +162,13 @@ def read_log(run: Run) -> pd.DataFrame:
     """Read log.csv, a row per epoch.
 
     Raises:
-        UserError: it is missing or holds no complete epoch.
+        UserError: it is missing or empty.
     """
     try:
         log = pd.read_csv(run.log)
     except (OSError, ValueError) as error:
         raise UserError(f"{run.log} cannot be read ({format_error(error)})") from error
-    log = log[log.iloc[:, -1].notna()]  # a killed run can leave an incomplete last row
-    if log.empty:
-        raise UserError(f"{run.log} holds no epoch")
-    return log
+    return log[log.iloc[:, -1].notna()]  # a killed run can leave an incomplete last row
 
 
 def best_epoch(log: pd.DataFrame) -> int:

@@ -504,4 +504,4 @@ def test_the_letters_of_the_confusion_matrix_can_be_read(n):
     names = axes.get_yticklabels()
     assert names[0].get_fontsize() * 96 / 72 >= 9  # in pixels, as the report shows it
     figure.draw_without_rendering()
-    assert axes.transData.transform((0, 0))[1] - axes.transData.transform((0, n / len(names)))[1] >= 1.1 * 7 * 110 / 72
+    assert axes.transData.transform((0, 0))[1] - axes.transData.transform((0, n / len(names)))[1] >= 1.1 * 8 * 110 / 72
