@@ -49,7 +49,7 @@ def image_grid(images: Sequence[Any], titles: Sequence[str]) -> Figure:
         axes.axis("off")
     for axes, image, title in zip(figure.axes, images, titles, strict=False):
         if isinstance(image, torch.Tensor):
-            image = make_grid(image, normalize=image.is_floating_point()).movedim(0, -1)
+            image = make_grid(image, normalize=image.is_floating_point()).movedim(0, -1).numpy(force=True)
         axes.imshow(image, cmap="gray")
         short_title = title if len(title) <= 18 else title[:17] + "…"
         axes.set_title(printable(short_title), **NAME_STYLE)
@@ -141,15 +141,17 @@ def rates(rates: Sequence[float], losses: Sequence[float], suggestion: float) ->
 def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     """Plot a confusion matrix (C, C), or with several classes per image (C, 2, 2) a row of counts for each class."""
     columns = classes
+    labels = ("predicted", "true")
     if counts.ndim == 3:
         tp, fp, fn = tp_fp_fn(counts)
         counts = np.stack([tp, fn, fp], axis=1)
         columns = ["true positives", "false negatives", "false positives"]
+        labels = ("", "class")
     with_counts = len(classes) <= 30
     cell = 0.4 if with_counts else 0.135  # inches
     width = 2.8 + cell * min(len(columns), MAX_NAMES)
     height = 2.2 + cell * min(len(classes), MAX_NAMES)
-    axes = new_axes(width, height, "predicted", "true")
+    axes = new_axes(width, height, *labels)
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
     heatmap = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     set_names(axes.xaxis, columns)

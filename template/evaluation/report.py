@@ -1,7 +1,4 @@
-"""`report.html`: the results of a run on one page that loads nothing else.
-
-Optional: without this file and its template, delete the calls of `render_report`.
-"""
+"""`report.html`: the results of a run on one page that loads nothing else."""
 
 import base64
 import json
@@ -32,13 +29,8 @@ from Project import Run
 logger = logging.getLogger(__name__)
 
 MAX_MISTAKES = 24  # in the gallery
-NONE_UNLESS_SET = (
-    "data_dir",
-    "fold",
-    "grad_clip_norm",
-    "unfreeze_epoch",
-    "weight_decay",
-)  # other options are filled in
+# Options without a value unless the user gives one; the run fills in the others that are None by default.
+NO_DEFAULT = {"data_dir", "fold", "grad_clip_norm", "unfreeze_epoch", "weight_decay"}
 
 
 def render_report(run: Run, scores: Scores, dataset: Dataset, part: str) -> None:
@@ -71,7 +63,7 @@ def render_report(run: Run, scores: Scores, dataset: Dataset, part: str) -> None
         "best_epoch": best_epoch(log),
         "epochs": len(log),
         "monitor": MONITOR,
-        "train_batch": encode((run / "train_batch.png").read_bytes(), "png"),
+        "train_batch": data_url((run / "train_batch.png").read_bytes(), "png"),
         "check": read_json(run.check) if run.check.exists() else {},
         "times": read_json(run.times) if run.times.exists() else None,
         "config": config,
@@ -95,7 +87,7 @@ def proportion(k: int, n: int) -> tuple[float, float, float] | None:
 
 
 def class_rows(scores: Scores) -> list[dict[str, Any]]:
-    """Return the number of images, precision, recall and F1 of each class, each score with its interval."""
+    """Return the number of images, precision, recall and F1 of each class, the scores with their intervals."""
     rows = []
     for name, tp, fp, fn in zip(scores.task.classes, *tp_fp_fn(scores.confusion), strict=True):
         jaccard = proportion(tp, tp + fp + fn)
@@ -130,7 +122,7 @@ def add_thumbnails(mistakes: pd.DataFrame, dataset: Dataset) -> pd.DataFrame:
         image.thumbnail((200, 200))
         jpeg = BytesIO()
         image.save(jpeg, "JPEG", quality=80)
-        thumbnails.append(encode(jpeg.getvalue(), "jpeg"))
+        thumbnails.append(data_url(jpeg.getvalue(), "jpeg"))
     return mistakes.assign(thumbnail=thumbnails)
 
 
@@ -138,21 +130,18 @@ def encode_svg(figure: Figure) -> str:
     """Return a figure as a data URL."""
     svg = BytesIO()
     figure.savefig(svg, format="svg")
-    return encode(svg.getvalue(), "svg+xml")
+    return data_url(svg.getvalue(), "svg+xml")
 
 
-def encode(image: bytes, kind: str) -> str:
+def data_url(image: bytes, kind: str) -> str:
     """Return an encoded image as a data URL."""
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
-def changed_options(options: Mapping[str, Any]) -> list[str]:
+def changed_options(options: Mapping[str, Any]) -> set[str]:
     """Return the names of the options that differ from their defaults, except those filled in by the run."""
     default_config = Config(epochs=options["epochs"])
     defaults = json.loads(json.dumps(asdict(default_config)))  # with lists, as in config.json
-    changed = []
-    for name, value in options.items():
-        filled_in = defaults.get(name) is None and name not in NONE_UNLESS_SET
-        if value != defaults.get(name) and not filled_in:
-            changed.append(name)
-    return changed
+    changed = {name for name in options if options[name] != defaults.get(name)}
+    filled_in = {name for name in defaults if defaults[name] is None} - NO_DEFAULT
+    return changed - filled_in

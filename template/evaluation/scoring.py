@@ -45,12 +45,10 @@ class Scores:
 
     def __str__(self) -> str:
         """One line with accuracy, macro F1 and exact match."""
-        metrics = self.metrics
-        text = (
-            f"accuracy {metrics['acc']:.4f} ({self.correct.sum()} of {self.correct.size}), macro F1 {metrics['f1']:.4f}"
-        )
-        if "exact_match" in metrics:
-            text += f", exact match {metrics['exact_match']:.4f}"
+        correct = self.correct
+        text = f"accuracy {correct.mean():.4f} ({correct.sum()} of {correct.size}), macro F1 {self.metrics['f1']:.4f}"
+        if "exact_match" in self.metrics:
+            text += f", exact match {self.metrics['exact_match']:.4f}"
         return text
 
     @property
@@ -124,8 +122,8 @@ def predictions_table(scores: Scores, dataset: Dataset) -> pd.DataFrame:
     describe = scores.task.describe
     table = {
         "file": get_file_names(dataset),
-        "true": map(describe, scores.labels.tolist()),
-        "predicted": map(describe, scores.predicted.tolist()),
+        "true": [describe(label) for label in scores.labels.tolist()],
+        "predicted": [describe(label) for label in scores.predicted.tolist()],
     }
     return pd.DataFrame(table, dtype=object)  # not str: a file name need not be valid UTF-8
 
