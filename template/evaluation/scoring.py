@@ -130,8 +130,9 @@ def predictions_table(scores: Scores, dataset: Dataset) -> pd.DataFrame:
 
 def write_predictions(path: Path, scores: Scores, dataset: Dataset) -> None:
     """Write a CSV file with a row per image: file, true class, predicted class, probability of each class."""
-    table = predictions_table(scores, dataset)
-    table[[f"p_{name}" for name in scores.task.classes]] = scores.probabilities
+    columns = [f"p_{name}" for name in scores.task.classes]
+    probabilities = pd.DataFrame(scores.probabilities, columns=columns)
+    table = predictions_table(scores, dataset).join(probabilities)
     with atomic_write(path) as file:
         table.to_csv(file, index=False, float_format="%.6f")
 
@@ -166,7 +167,8 @@ def read_log(run: Run) -> pd.DataFrame:
         log = pd.read_csv(run.log)
     except (OSError, ValueError) as error:
         raise UserError(f"{run.log} cannot be read ({format_error(error)})") from error
-    return log[log.iloc[:, -1].notna()]  # a killed run can leave an incomplete last row
+    complete = log.iloc[:, -1].notna()  # a killed run can leave an incomplete last row
+    return log[complete].astype(float)
 
 
 def best_epoch(log: pd.DataFrame) -> int:

@@ -20,6 +20,7 @@ import evaluate
 import main as main_script
 import predict
 from config import parse_config
+from core.errors import UserError
 from core.task import Task
 from data.demo import draw_demo
 from evaluation.calibration import (
@@ -32,7 +33,7 @@ from evaluation.calibration import (
 )
 from evaluation.plots import run_figures
 from evaluation.report import calibration_error, class_rows, proportion
-from evaluation.scoring import Scores, load_scores, score
+from evaluation.scoring import Scores, best_epoch, load_scores, read_log, score
 from Project import Run
 from utils import load_run
 
@@ -505,3 +506,14 @@ def test_the_letters_of_the_confusion_matrix_can_be_read(n):
     assert names[0].get_fontsize() * 96 / 72 >= 9  # in pixels, as the report shows it
     figure.draw_without_rendering()
     assert axes.transData.transform((0, 0))[1] - axes.transData.transform((0, n / len(names)))[1] >= 1.1 * 8 * 110 / 72
+
+
+def test_an_incomplete_last_row_of_the_log_is_skipped(tmp_path):
+    run = Run(tmp_path)
+    run.log.write_text("epoch,val_loss,val_time\n1,nan,0.5\n2,0.3,0.5\n3,1e-")
+    log = read_log(run)
+    assert list(log["epoch"]) == [1, 2]
+    assert best_epoch(log) == 2
+    run.log.write_text("")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_log(run)
