@@ -84,7 +84,7 @@ class LoadedRun:
 
     @property
     def log(self) -> pd.DataFrame:
-        return pd.DataFrame(read_log(self.run))
+        return read_log(self.run)
 
     @property
     def scores(self) -> Scores:

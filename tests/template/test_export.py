@@ -94,7 +94,9 @@ def test_the_example_of_the_manual_gives_the_answers_of_predict(train, photos, t
             image.resize(sizes[i % len(sizes)]).save(files[-1], quality=95)
     confidences = [answer[0][1] for answer in answers_of_predict(run.folder, files, tmp_path / "out.csv")]
     threshold = sorted(confidences)[len(confidences) // 2]
-    run.calibration.write_text(json.dumps({**json.loads(run.calibration.read_text()), "confidence_threshold": threshold}))
+    run.calibration.write_text(
+        json.dumps({**json.loads(run.calibration.read_text()), "confidence_threshold": threshold})
+    )
     moved = Run(shutil.copytree(run.folder, tmp_path / "handed over"))
     export.main(export.Options(moved.folder))
 
