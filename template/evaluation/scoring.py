@@ -44,7 +44,6 @@ class Scores:
     loss: float | None = None
 
     def __str__(self) -> str:
-        """One line with accuracy, macro F1 and exact match."""
         correct = self.correct
         text = f"accuracy {correct.mean():.4f} ({correct.sum()} of {correct.size}), macro F1 {self.metrics['f1']:.4f}"
         if "exact_match" in self.metrics:
