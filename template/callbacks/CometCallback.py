@@ -47,22 +47,18 @@ class CometCallback(Logger):
             logging.getLogger(name).setLevel(logging.ERROR)
         key_file = self.folder / "experiment_key.txt"
         key = key_file.read_text(encoding="utf-8").strip() if key_file.is_file() else None
-        disabled = (
-            "log_code",
-            "log_graph",
-            "log_git_patch",
-            "parse_args",
-            "auto_output_logging",
-            "display_summary_level",
+        config = comet_ml.ExperimentConfig(
+            name=self.run.folder.name,
+            offline_directory=str(self.folder),
+            log_code=False,
+            log_graph=False,
+            log_git_patch=False,
+            parse_args=False,
+            auto_output_logging=False,
+            display_summary_level=0,
         )
-        settings = {
-            "experiment_key": key,
-            "mode": "get_or_create" if key else "create",
-            "experiment_config": comet_ml.ExperimentConfig(
-                name=self.run.folder.name, offline_directory=str(self.folder), **dict.fromkeys(disabled, False)
-            ),
-        }
-        experiment, reason = None, "no API key"
+        settings = {"experiment_key": key, "mode": "get_or_create" if key else "create", "experiment_config": config}
+        reason = "no API key"
         if comet_ml.config.get_api_key(None, comet_ml.get_config()):
             try:
                 experiment = comet_ml.start(online=True, **settings)

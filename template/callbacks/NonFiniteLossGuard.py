@@ -27,9 +27,8 @@ class NonFiniteLossGuard(Callback):
     def check(self, loss: float, batch: str) -> None:
         if math.isfinite(loss):
             return
-        message = (
-            f"the loss is {loss} in epoch {self.epoch}, {batch}: start again with a lower --lr or --grad-clip-norm 1"
-        )
+        message = f"the loss is {loss} in epoch {self.epoch}, {batch}"
+        message += ": start again with a lower --lr or with --grad-clip-norm 1"
         if self.run.best.is_file():
             message += f"; the best weights so far are in {self.run.best}"
         raise RunError(message)

@@ -25,7 +25,7 @@ class ProgressBar(Callback):
         self.bar = progress_bar(self.name, total=n_batches, unit="batches")
 
     def on_train_batch_end(self, batch_number: int, logs: dict) -> None:
-        self.lr = self.current_lr()
+        self.lr = self.model.optimizer.param_groups[0]["lr"]
         self.bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
         self.bar.update()
 
@@ -36,7 +36,7 @@ class ProgressBar(Callback):
         self.bar.close()
         results = "  ".join(f"{name} {logs[name]:.4g}" for name in ("loss", "acc", "val_loss", "val_acc"))
         logger.info("%s  %s  %.1f s", self.name, results, logs["time"])
-        lr = self.current_lr()
+        lr = self.model.optimizer.param_groups[0]["lr"]
         monitor = self.stop.monitor
         if lr < self.lr:  # after the last batch, so ReduceLROnPlateau did it
             logger.info("learning rate cut from %.3g to %.3g: %s has stopped improving", self.lr, lr, monitor)
@@ -45,6 +45,3 @@ class ProgressBar(Callback):
             logger.info("stopped early after epoch %d: %s (--patience %d)", epoch_number, reason, self.stop.patience)
         elif epoch_number == self.params["epochs"]:
             logger.info("training ended: all %d epochs are done", epoch_number)
-
-    def current_lr(self) -> float:
-        return self.model.optimizer.param_groups[0]["lr"]

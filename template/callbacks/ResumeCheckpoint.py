@@ -42,10 +42,8 @@ class ResumeCheckpoint(Callback):
         try:
             self.model.optimizer.load_state_dict(self.state["optimizer"])
         except ValueError as error:
-            raise UserError(
-                "the trainable parameters are not those of this run; was its code changed? undo that, or start a new "
-                f"run ({format_error(error)})"
-            ) from error
+            message = "the trainable parameters are not those of this run; was its code changed? start a new run"
+            raise UserError(f"{message} ({format_error(error)})") from error
         self.schedule.scheduler.load_state_dict(self.state["schedule"])
         self.best.current_best = self.state["best"]
         self.stop.best = self.state["stop"]["best"]
@@ -83,17 +81,16 @@ def load_state(config: Config) -> dict[str, Any] | None:
         The state that `ResumeCheckpoint` saved; None for a new run. "stopped" is False again if --patience was raised.
 
     Raises:
-        UserError: the run cannot be resumed: there is no checkpoint or it cannot be read, or the run has stopped early.
+        UserError: a checkpoint is missing or cannot be read, or the run has stopped early.
     """
     if not config.resume:
         return None
     run = Run(config.resume)
-    for file in (run.last, run.best):
-        if not file.is_file():
-            raise UserError(
-                f"{run.folder} holds no {file.name}: was it killed in its first epoch? delete it and start again with "
-                "the same command; checked images and computed features are cached"
-            )
+    if not (run.last.is_file() and run.best.is_file()):
+        raise UserError(
+            f"{run.folder} holds no complete epoch; delete it and start again with the same command: checked images "
+            "and computed features are cached"
+        )
     try:
         state = torch.load(run.last, map_location="cpu", weights_only=True)
         epoch = state["epoch"]

@@ -38,8 +38,10 @@ class TensorBoardCallback(TensorBoardLogger):
         predicted = self.task.decode(self.task.activate(logits))
         titles = []
         for label, prediction in zip(self.labels.tolist(), predicted.tolist(), strict=True):
-            names = dict.fromkeys([self.task.describe(label), self.task.describe(prediction)])
-            titles.append("→".join(names))
+            title = self.task.describe(label)
+            if prediction != label:
+                title += "→" + self.task.describe(prediction)
+            titles.append(title)
         self.writer.add_figure("predictions", plots.image_grid(self.images, titles), epoch_number)
 
     def log_results(self, metrics: dict[str, Any], confusion: np.ndarray, classes: Sequence[str]) -> None:
@@ -48,7 +50,7 @@ class TensorBoardCallback(TensorBoardLogger):
         self.writer.add_figure("confusion", plots.confusion(confusion, classes))
 
     def _on_train_end_write(self, logs: dict) -> None:
-        pass  # Poutyne would close the writer before the results are logged
+        pass  # Poutyne would close the writer here, before the final results are logged
 
     def end(self) -> None:
         self.writer.close()

@@ -7,13 +7,7 @@ from models.classifier import Classifier
 
 
 class MyCNN(Classifier):
-    """Four stages of 3 × 3 convolutions; each halves the resolution and doubles the width.
-
-    Args:
-        n_classes: number of classes.
-        pretrained: not available, so True is an error.
-        width: channels of the first stage.
-    """
+    """Four stages of 3 × 3 convolutions, each with half the resolution and twice the channels of the one before."""
 
     def __init__(self, n_classes: int, pretrained: bool = False, width: int = 16) -> None:
         if pretrained:

@@ -124,7 +124,10 @@ def freeze(network: Classifier, stages: str | int, weights: str) -> None:
     """Freeze all of the backbone, none of it or so many stages; refuse to freeze what has not been trained."""
     if weights == "none" and stages not in ("none", 0):
         raise UserError(f"--freeze {stages}: without weights the backbone has not been trained; add --weights")
-    network.freeze({"all": None, "none": 0}.get(stages, stages))
+    if isinstance(stages, int):
+        network.freeze(stages)
+    else:
+        network.freeze(None if stages == "all" else 0)
     for name, parameter in network.named_parameters():
         if name in network.missing_keys and not parameter.requires_grad:
             raise UserError(f"--freeze {stages}: {name} is not in {weights}, so it has to be trained; freeze less")

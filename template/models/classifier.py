@@ -8,7 +8,7 @@ from textwrap import shorten
 import torch
 from torch import nn
 
-from core.errors import UserError, format_error
+from core.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ class WeightsError(UserError):
 
 
 class Normalize(nn.Module):
-    """Normalization by the mean and standard deviation of each channel, of values from 0 to 1; saved with the weights."""
+    """Normalization by the mean and standard deviation of each channel, of values in [0, 1]; saved with the weights."""
 
     def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
         super().__init__()
@@ -137,6 +137,7 @@ def split(module: nn.Module, max_parameters: float) -> list[nn.Module]:
 
 
 def count_parameters(module: nn.Module) -> int:
+    """Return the number of parameters of a module."""
     return sum(p.numel() for p in module.parameters())
 
 
@@ -165,17 +166,17 @@ def load_weights(network: Classifier, file: Path) -> list[str]:
             if name in own and own[name].shape == value.shape:
                 matching[name] = value
     except Exception as error:  # which one depends on what the file holds
-        raise UserError(f"{file} is not a state dict, a dict from names to tensors ({format_error(error)})") from error
+        raise UserError(f"{file} is not a state dict, a dict from names to tensors ({type(error).__name__})") from error
 
     missing = network.load_state_dict(matching, strict=False).missing_keys
-    if not any(name.startswith("backbone.") and value.ndim for name, value in matching.items()):
+    if missing and not any(name.startswith("backbone.") and value.ndim for name, value in matching.items()):
         name = missing[0]
         found = tuple(state[name].shape) if name in state else "nothing"
         raise UserError(
-            f"{file} does not fit this network: {name} has shape {tuple(own[name].shape)}, found {found}; is it "
-            "another model's?"
+            f"{file} does not fit this network: found {found} for {name}, expected {tuple(own[name].shape)}; give "
+            "weights of the same --model"
         )
-    skipped = sorted(set(state) - set(matching))
-    for what, names in {"loaded": [*matching], "skipped": skipped, "missing": missing}.items():
+    keys = {"loaded": list(matching), "skipped": sorted(set(state) - set(matching)), "missing": missing}
+    for what, names in keys.items():
         logger.info("%s: %d %s: %s", file, len(names), what, shorten(", ".join(names), 200, placeholder=" …"))
     return [name for name in missing if name.startswith("backbone.")]

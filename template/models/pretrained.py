@@ -33,7 +33,7 @@ def torchvision_model(name: str, n_classes: int, pretrained: bool = True) -> Cla
             f"the ImageNet weights of {name} are not available ({format_error(error)}); connect to the internet, or "
             f"download {weights.url} elsewhere and give the file with --weights FILE, or train with --weights none"
         ) from error
-    if has_auxiliary_heads:
+    if has_auxiliary_heads:  # part of the weights, but useful only to train from scratch
         backbone.aux_logits = False
         for head in ("aux1", "aux2", "AuxLogits"):
             setattr(backbone, head, None)
@@ -87,6 +87,7 @@ def timm_model(name: str, n_classes: int, pretrained: bool = True) -> Classifier
 
 
 def import_timm() -> Any:
+    """Import timm, which is optional."""
     try:
         import timm
     except ImportError as error:
