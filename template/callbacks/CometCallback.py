@@ -3,7 +3,6 @@
 import logging
 import os
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +78,10 @@ class CometCallback(Logger):
         del metrics["epoch"]
         self.experiment.log_metrics(metrics, epoch=epoch_number, step=epoch_number)
 
-    def log_results(self, metrics: dict[str, Any], confusion: np.ndarray, classes: Sequence[str]) -> None:
+    def log_results(self, metrics: dict[str, float], confusion: np.ndarray, classes: list[str]) -> None:
         self.experiment.log_metrics({f"final_{name}": value for name, value in metrics.items()})
         if confusion.ndim == 2:
-            self.experiment.log_confusion_matrix(matrix=confusion.tolist(), labels=list(classes))
+            self.experiment.log_confusion_matrix(matrix=confusion.tolist(), labels=classes)
         for name in ("curves.png", "confusion_matrix.png"):
             self.experiment.log_image(str(self.run / name), name=name)
         self.experiment.log_model("best", str(self.run.best))

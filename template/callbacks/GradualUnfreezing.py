@@ -1,6 +1,7 @@
 """Gradual unfreezing of a pretrained backbone, once the head is trained."""
 
 import logging
+from dataclasses import dataclass
 
 from poutyne import Callback, EarlyStopping, ReduceLROnPlateau
 
@@ -11,18 +12,17 @@ from models import Classifier
 logger = logging.getLogger(__name__)
 
 
+@dataclass
 class GradualUnfreezing(Callback):
-    """Gradual unfreezing (Howard and Ruder, ACL 2018): from an epoch on one stage more in each, the last one first."""
+    """Gradual unfreezing (Howard and Ruder, ACL 2018): one more stage in each epoch, from the last to the first."""
 
-    def __init__(
-        self, network: Classifier, first_epoch: int, schedule: ReduceLROnPlateau | LRSchedule, stop: EarlyStopping
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.n_frozen = network.n_frozen
-        self.first_epoch = first_epoch
-        self.schedule = schedule
-        self.stop = stop
+    network: Classifier
+    first_epoch: int
+    schedule: ReduceLROnPlateau | LRSchedule
+    stop: EarlyStopping
+
+    def __post_init__(self) -> None:
+        self.n_frozen = self.network.n_frozen
 
     def n_frozen_in(self, epoch: int) -> int:
         n_unfrozen = max(0, epoch - self.first_epoch + 1)

@@ -1,9 +1,7 @@
 """Logger to MLflow: to the server in MLFLOW_TRACKING_URI, otherwise into a database in the run folder."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from dotenv import load_dotenv
@@ -47,7 +45,7 @@ class MLflowCallback(MLFlowLogger):
     def _on_epoch_end_write(self, epoch_number: int, logs: dict) -> None:
         super()._on_epoch_end_write(epoch_number, {**logs, **self._get_current_learning_rates()})
 
-    def log_results(self, metrics: dict[str, Any], confusion: np.ndarray, classes: Sequence[str]) -> None:
+    def log_results(self, metrics: dict[str, float], confusion: np.ndarray, classes: list[str]) -> None:
         self.log_metrics({f"final_{name}": value for name, value in metrics.items()})
         for path in (self.run / "confusion_matrix.png", self.run / "curves.png", self.run.best):
             self.ml_flow_client.log_artifact(self.run_id, str(path))

@@ -20,7 +20,7 @@ from Project import Run
 logger = logging.getLogger(__name__)
 
 
-@dataclass(eq=False)
+@dataclass
 class ResumeCheckpoint(Callback):
     """Checkpoint of the network, the optimizer, the schedule, the best score and the patience, after each epoch.
 
@@ -56,18 +56,14 @@ class ResumeCheckpoint(Callback):
     def on_epoch_end(self, epoch_number: int, logs: dict) -> None:
         if rank() > 0:
             return
-        schedule = self.schedule.scheduler.state_dict()
-        for name, value in schedule.items():
-            if isinstance(value, np.generic):  # torch.load(weights_only=True) refuses NumPy's numbers
-                schedule[name] = value.item()
         state = {
             "epoch": epoch_number,
             "epochs": self.params["epochs"],
             "stopped": bool(self.model.stop_training),
             "network": self.network.state_dict(),
             "optimizer": self.model.optimizer.state_dict(),
-            "schedule": schedule,
-            "best": float(self.best.current_best),
+            "schedule": self.schedule.scheduler.state_dict(),
+            "best": float(self.best.current_best),  # torch.load(weights_only=True) refuses NumPy's numbers
             "stop": {"best": float(self.stop.best), "wait": self.stop.wait},
         }
         with atomic_write(self.run.last, "wb") as file:
@@ -86,10 +82,11 @@ def load_state(config: Config) -> dict[str, Any] | None:
     if not config.resume:
         return None
     run = Run(config.resume)
-    if not (run.last.is_file() and run.best.is_file()):
+    missing = [file.name for file in (run.last, run.best) if not file.is_file()]
+    if missing:
         raise UserError(
-            f"{run.folder} holds no complete epoch; delete it and start again with the same command: checked images "
-            "and computed features are cached"
+            f"{run.folder} holds no {missing[0]}; if it was killed in its first epoch, delete it and start again with "
+            "the same command: checked images and computed features are cached"
         )
     try:
         state = torch.load(run.last, map_location="cpu", weights_only=True)

@@ -1,8 +1,6 @@
 """Logger to TensorBoard; to view it, type `tensorboard --logdir checkpoint`."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +42,7 @@ class TensorBoardCallback(TensorBoardLogger):
             titles.append(title)
         self.writer.add_figure("predictions", plots.image_grid(self.images, titles), epoch_number)
 
-    def log_results(self, metrics: dict[str, Any], confusion: np.ndarray, classes: Sequence[str]) -> None:
+    def log_results(self, metrics: dict[str, float], confusion: np.ndarray, classes: list[str]) -> None:
         for name, value in metrics.items():
             self.writer.add_scalar(f"final/{name}", value)
         self.writer.add_figure("confusion", plots.confusion(confusion, classes))

@@ -3,9 +3,7 @@
 import logging
 import os
 import secrets
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from dotenv import load_dotenv
@@ -42,7 +40,7 @@ class WandbCallback(WandBLogger):
         self.wandb = wandb
         self.plots = [run / "confusion_matrix.png", run / "curves.png"]
 
-    def log_results(self, metrics: dict[str, Any], confusion: np.ndarray, classes: Sequence[str]) -> None:
+    def log_results(self, metrics: dict[str, float], confusion: np.ndarray, classes: list[str]) -> None:
         self.run.summary.update({f"final_{name}": value for name, value in metrics.items()})
         for path in self.plots:
             self.run.log({path.name: self.wandb.Image(str(path))})

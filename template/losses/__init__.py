@@ -44,7 +44,7 @@ def get_loss(name: str, weights: Sequence[float] | None = None, device: torch.de
     if weights is None:
         return loss
     if "weight" not in signature(loss).parameters:
-        raise UserError(f"--balance weights: the loss {name!r} takes no class weights; try --balance sampler")
+        raise UserError(f"--balance weights: the loss {name!r} takes no weight for each class; try --balance sampler")
     return partial(loss, weight=torch.as_tensor(weights, dtype=torch.float32, device=device))
 
 
