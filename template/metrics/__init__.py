@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from torchmetrics import AUROC, Accuracy, F1Score, Metric, Precision, Recall
+import torchmetrics
+from torchmetrics import Metric
 from torchmetrics.wrappers import LambdaInputTransformer
 
 from core.errors import UserError, lookup
@@ -29,19 +30,19 @@ def top5(task: Task) -> Metric:
     """Build the fraction of images whose true class is among the five most probable ones."""
     if task.multilabel or len(task.classes) <= 5:
         raise UserError("--metrics top5 needs more than 5 classes, of which an image has one")
-    return of_probabilities(Accuracy, task, top_k=5, average="micro")
+    return of_probabilities(torchmetrics.Accuracy, task, top_k=5, average="micro")
 
 
-accuracy = partial(of_probabilities, Accuracy, average="micro")  # in every log, as `acc`
+accuracy = partial(of_probabilities, torchmetrics.Accuracy, average="micro")  # in every log, as `acc`
 
 METRICS: dict[str, Callable[[Task], Metric]] = {
-    "f1": partial(of_probabilities, F1Score, average="macro"),
-    "f1_weighted": partial(of_probabilities, F1Score, average="weighted"),
-    "precision": partial(of_probabilities, Precision, average="macro"),
-    "precision_weighted": partial(of_probabilities, Precision, average="weighted"),
-    "recall": partial(of_probabilities, Recall, average="macro"),
-    "recall_weighted": partial(of_probabilities, Recall, average="weighted"),
-    "auc": partial(of_probabilities, AUROC),
+    "f1": partial(of_probabilities, torchmetrics.F1Score, average="macro"),
+    "f1_weighted": partial(of_probabilities, torchmetrics.F1Score, average="weighted"),
+    "precision": partial(of_probabilities, torchmetrics.Precision, average="macro"),
+    "precision_weighted": partial(of_probabilities, torchmetrics.Precision, average="weighted"),
+    "recall": partial(of_probabilities, torchmetrics.Recall, average="macro"),
+    "recall_weighted": partial(of_probabilities, torchmetrics.Recall, average="weighted"),
+    "auc": partial(of_probabilities, torchmetrics.AUROC),
     "top5": top5,
 }
 

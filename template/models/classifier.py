@@ -176,7 +176,8 @@ def load_weights(network: Classifier, file: Path) -> list[str]:
             f"{file} does not fit this network: found {found} for {name}, expected {tuple(own[name].shape)}; give "
             "weights of the same --model"
         )
-    keys = {"loaded": list(matching), "skipped": sorted(set(state) - set(matching)), "missing": missing}
-    for what, names in keys.items():
-        logger.info("%s: %d %s: %s", file, len(names), what, shorten(", ".join(names), 200, placeholder=" …"))
+    logger.info("%s: %d keys loaded", file, len(matching))
+    for what, names in (("skipped", sorted(set(state) - set(matching))), ("missing", missing)):
+        if names:
+            logger.info("%s: %d %s: %s", file, len(names), what, shorten(", ".join(names), 200, placeholder=" …"))
     return [name for name in missing if name.startswith("backbone.")]

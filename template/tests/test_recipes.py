@@ -109,7 +109,7 @@ def test_weights_are_loaded_where_names_and_shapes_match(tmp_path, caplog):
     assert torch.equal(network.backbone[1][0].weight, source.backbone[1][0].weight)
     file = tmp_path / "part.pt"
     loaded, skipped, missing = caplog.messages
-    assert loaded.startswith(f"{file}: {len(state) - 4} loaded: normalize.mean, ")
+    assert loaded == f"{file}: {len(state) - 4} keys loaded"
     assert skipped == f"{file}: 4 skipped: backbone.3.0.weight, extra, head.bias, head.weight"
     assert missing == f"{file}: 4 missing: backbone.0.0.weight, backbone.3.0.weight, head.weight, head.bias"
     torch.save(state, tmp_path / "all.pt")
