@@ -40,6 +40,8 @@ def main() -> None:
     options = parser.parse_args()
 
     import torch
+    from poutyne import Model
+
     from callbacks import BestCheckpoint, ResumeCheckpoint, get_callbacks
     from config import Config
     from core.task import Task
@@ -47,7 +49,6 @@ def main() -> None:
     from growth import draw
     from metrics import accuracy
     from models import get_model
-    from poutyne import Model
     from Project import Run
 
     device = torch.device(options.device)

@@ -35,10 +35,11 @@ def draw(folder: Path, n: int, size: tuple[int, int] = (128, 128)) -> None:
 
 def run_one(data_dir: Path) -> None:
     """One training; prints a line of JSON."""
+    import torch
+
     import data.check
     import main as train
     import models
-    import torch
     from config import Config
     from Project import Project
     from training import feature_cache as features

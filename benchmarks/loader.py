@@ -39,14 +39,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
 
+    from torch.utils.data import DataLoader
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import v2
+
     from data.image_cache import cache_part
     from data.imagefolder import class_folders, list_images
     from data.loaders import EpochSampler, make_loader
     from data.transformation import ImgAugTransform, short_side
     from peers import SIZE, original_augmenter, original_transforms
-    from torch.utils.data import DataLoader
-    from torchvision.datasets import ImageFolder
-    from torchvision.transforms import v2
 
     folder = options.data_dir / "train"
     enlarged = tempfile.TemporaryDirectory()

@@ -21,6 +21,7 @@ def steps(model: str, keep: bool, n: int, size: int) -> tuple[float, float]:
     import resource
 
     import torch
+
     from core.environment import keep_freed_memory
     from models import get_model
 

@@ -29,12 +29,13 @@ sys.path.insert(0, str(HERE.parent / "template"))
 def ways(folder: Path, n: int) -> dict[str, Callable[[], None]]:
     """A function for each way, which trains an epoch of n batches."""
     import torch
+    from poutyne import CSVLogger, EarlyStopping, Model, ModelCheckpoint, ReduceLROnPlateau
+
     from callbacks import get_callbacks
     from config import Config
     from core.task import Task
     from metrics import METRICS, accuracy
     from models.classifier import Classifier
-    from poutyne import CSVLogger, EarlyStopping, Model, ModelCheckpoint, ReduceLROnPlateau
     from Project import Run
 
     batches = [(torch.randn(4, 8), torch.randint(2, (4,))) for _ in range(n)]

@@ -284,10 +284,11 @@ def template(data_dir: Path, seed: int, begin: Callable[[], None], **options) ->
     """The template by its own main(), with the options that it has by itself, in an empty project."""
     import csv
 
+    from poutyne import Model
+
     import main as train
     from config import Config
     from evaluation import results as report
-    from poutyne import Model
     from Project import Project
     from training import feature_cache as features
 

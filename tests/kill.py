@@ -22,6 +22,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "template"))
 
+from matplotlib.figure import Figure
+from PIL import Image
+
 import callbacks
 import main as main_script
 import models
@@ -29,8 +32,6 @@ from callbacks import ProgressBar, load_state
 from config import Config
 from core import files
 from data.demo import draw_demo
-from matplotlib.figure import Figure
-from PIL import Image
 from Project import Project, Run
 
 EPOCHS = 60

@@ -5,6 +5,7 @@ A row is one of the 22 lines of the list "what goes wrong in templates" that the
 hold several mistakes, or one that can be made in several places.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -412,8 +413,10 @@ def caught(mistake: Mistake | None, tests: str, python: str | Path = sys.executa
             if text.count(mistake.right) != 1:
                 raise ValueError(f"{mistake.file} holds {text.count(mistake.right)} times: {mistake.right!r}")
             file.write_text(text.replace(mistake.right, mistake.wrong), encoding="utf-8")
-        words = [python, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", tests, "tests"]
-        done = subprocess.run(words, cwd=copy, capture_output=True, text=True, timeout=600)
+        words = [python, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-c", "pyproject.toml", "-k", tests]
+        words += ["tests", Path(__file__).with_name("template")]
+        environment = {**os.environ, "TEMPLATE": str(copy)}
+        done = subprocess.run(words, cwd=copy, env=environment, capture_output=True, text=True, timeout=600)
         end = "\n".join(done.stdout.strip().splitlines()[-3:])
         return done.returncode == 1 and " failed" in end, end
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from mistakes import TEMPLATE
 from test_template import copy_of_template
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from mistakes import TEMPLATE
 from preloaded import Preloaded
 from test_template import copy_of_template

@@ -19,8 +19,9 @@ from data import get_data
 from data.check import Options, check, look
 from data.check import main as command
 from data.demo import draw_demo
+from Project import project as project_of_template
 
-HERE = Path(__file__).resolve().parents[1]
+HERE = project_of_template.base_dir
 
 
 @pytest.fixture(scope="module")

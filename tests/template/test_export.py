@@ -17,8 +17,9 @@ import export
 import predict
 from core.errors import RunError
 from Project import Run
+from Project import project as project_of_template
 
-HERE = Path(__file__).resolve().parents[1]
+HERE = project_of_template.base_dir
 
 
 def test_the_file_is_used_without_torch(train, photos, tmp_path):

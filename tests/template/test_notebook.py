@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parents[1]
+from Project import project as project_of_template
+
+HERE = project_of_template.base_dir
 
 
 def test_the_notebook_runs(photos, tmp_path):
