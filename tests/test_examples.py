@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from mistakes import TEMPLATE
 from test_template import copy_of_template, run
 
