@@ -108,10 +108,10 @@ def load_state(config: Config) -> dict[str, Any] | None:
     if not config.resume:
         return None
     run = Run(config.resume)
-    for file in (run.last, run.best):
-        if not file.is_file():
+    for path in (run.last, run.best):
+        if not path.is_file():
             raise UserError(
-                f"{run.folder} holds no {file.name}: was it killed in its first epoch? delete it and start again with "
+                f"{run.folder} holds no {path.name}: was it killed in its first epoch? delete it and start again with "
                 "the same command; checked images and computed features are cached"
             )
     try:
