@@ -7,9 +7,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from core.cli import Range, check_ranges, option_name, parse
+from core.cli import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    check_ranges,
+    option_name,
+    parse,
+)
 from core.environment import versions
 from core.errors import UserError, format_error
 from core.files import read_json
@@ -27,11 +37,11 @@ class Config:
     """Folder with the images, or the table of csv (default: dataset/)."""
     split: tuple[float, float, float] = (0.7, 0.15, 0.15)
     """Fractions of training, validation and test set, for data without splits of its own; with a val/ but no test/, val/ is split in proportion to the last two."""
-    split_seed: Annotated[int, Range(at_least=0, below=2**32)] = 0
+    split_seed: Seed = 0
     """Seed of the split, for data without splits of its own."""
     fold: tuple[int, int] | None = None
     """I K: cross-validation; validate on the I-th of K parts of training and validation set together, and train on the others (default: no cross-validation)."""
-    image_size: Annotated[int | None, Range(at_least=1)] = None
+    image_size: PositiveInt | None = None
     """Side of the square that the network gets, in pixels (default: with weights, the size that they were trained at; from scratch, what suits the dataset)."""
     resize: str = "crop"
     """How an image becomes that square: crop (scale the short side and crop), pad (scale the long side and fill with black), squash (ignore the aspect ratio) or a custom one in data/transformation/."""
@@ -46,46 +56,46 @@ class Config:
     """resnet18, my_cnn, any classification network of torchvision (efficientnet_b3, vit_b_16 …), timm/NAME or a custom one in models/."""
     weights: str | None = None
     """imagenet, none or a file. With weights the backbone is frozen and only the head trains; with none everything trains (default: imagenet for networks that have such weights, else none)."""
-    freeze: Annotated[Literal["all", "none"] | int | None, Range(at_least=0)] = None
+    freeze: Literal["all", "none"] | NonNegativeInt | None = None
     """Freeze all of the backbone, none of it or this many of its stages, from the input on (default: all with weights, none without)."""
-    unfreeze_epoch: Annotated[int | None, Range(at_least=1)] = None
+    unfreeze_epoch: PositiveInt | None = None
     """Unfreeze the last frozen stage in this epoch and one more stage in each epoch after it, at 1/100 of the head's learning rate and less (default: never)."""
-    cached_views: Annotated[int | None, Range(at_least=0)] = None
+    cached_views: NonNegativeInt | None = None
     """Augmented views of each training image whose features are cached; 0 computes a new view in each epoch (default: 2 if the backbone is frozen, else 0)."""
     normalize: Literal["imagenet", "data", "none"] = "imagenet"
     """Mean and standard deviation that images are normalised by: imagenet (what the weights were trained with), data (of the training set) or none."""
 
-    epochs: Annotated[int, Range(at_least=1)] = 20
+    epochs: PositiveInt = 20
     """Largest number of epochs."""
-    batch_size: Annotated[int, Range(at_least=1)] = 32
+    batch_size: PositiveInt = 32
     """Images in a batch; under torchrun, of all processes together."""
-    lr: Annotated[float | None, Range(above=0)] = None
+    lr: PositiveFloat | None = None
     """Initial learning rate (default: 0.003 for the head alone, less if an epoch has more than 200 steps; 0.0001 for a whole pretrained network; 0.001 from scratch)."""
     optimizer: str = "adam"
     """adam, adamw, nadam, radam, adagrad, rmsprop, sgd or a custom one in training/optimizers.py."""
-    weight_decay: Annotated[float | None, Range(at_least=0)] = None
+    weight_decay: NonNegativeFloat | None = None
     """Weight decay (default: that of the optimizer)."""
     lr_schedule: str = "plateau"
     """Learning-rate schedule: plateau (cut when the validation loss stops improving), cosine (with warm-up), one_cycle, step or constant."""
     mixup: Literal["none", "mixup", "cutmix"] = "none"
     """Mix each training image and its label with another one."""
-    grad_clip_norm: Annotated[float | None, Range(above=0)] = None
+    grad_clip_norm: PositiveFloat | None = None
     """Clip the gradient norm to this value (default: no clipping)."""
-    grad_accum_steps: Annotated[int, Range(at_least=1)] = 1
+    grad_accum_steps: PositiveInt = 1
     """Batches over which gradients are accumulated for one step of the optimizer."""
     loss: str | None = None
     """cross_entropy, label_smoothing, focal, bce or a custom one in losses/ (default: bce if an image can have several classes, else cross_entropy)."""
     metrics: tuple[str, ...] = ("f1",)
     """Metrics in the log besides loss and accuracy: f1, precision, recall (macro averages; f1_weighted … for weighted ones), auc, top5 or a custom one in metrics/."""
-    patience: Annotated[int | None, Range(at_least=1)] = None
+    patience: PositiveInt | None = None
     """Epochs without improvement until training stops; plateau cuts the learning rate after half of them (default: epochs / 2)."""
-    max_error: Annotated[float, Range(above=0, below=1)] = 0.05
+    max_error: Fraction = 0.05
     """Largest fraction of all images that predict.py may answer wrongly, on average over images like the training data; it answers "unsure" as often as that needs. Among the answers given, the fraction of wrong ones can be larger: the log and the report show it."""
 
     find_lr: bool = False
     """Run a learning-rate range test before training and plot it to lr_finder.png; the learning rate stays as it is."""
 
-    seed: Annotated[int, Range(at_least=0, below=2**32)] = 0
+    seed: Seed = 0
     """Seed of the initial weights, the order of the images and their augmentation."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps, xpu."""
@@ -95,7 +105,7 @@ class Config:
     """Compile the backbone with torch.compile; the first batches take a minute."""
     cache_images: bool = False
     """Cache decoded and scaled images in .cache/, a quarter of a megabyte each at 224 px, so that later epochs and runs read them faster."""
-    num_workers: Annotated[int | None, Range(at_least=0)] = None
+    num_workers: NonNegativeInt | None = None
     """Processes that read images (default: one for each core, at most 8)."""
 
     run_name: str | None = None
@@ -115,14 +125,9 @@ class Config:
             raise UserError(f"--fold {self.fold[0]} {self.fold[1]}: the first must be from 1 to the second")
         if self.dataset == "demo" and self.data_dir:
             raise UserError("--dataset demo draws its own images; leave out --data-dir, or --dataset")
-        if self.run_name is not None:
-            check_folder_name(self.run_name)
-
-
-def check_folder_name(name: str) -> None:
-    """Raise a UserError unless a name suits a folder on any system."""
-    if name in ("", ".", "..") or set(name) & set("/\\\0") or len(os.fsencode(name)) > 200:
-        raise UserError(f"--run-name {name!r}: give a plain folder name")
+        name = "run" if self.run_name is None else self.run_name
+        if name in ("", ".", "..") or set(name) & set("/\\\0") or len(os.fsencode(name)) > 200:
+            raise UserError(f"--run-name {name!r}: give a plain folder name")
 
 
 # Groups of the help, by their first option.
@@ -168,11 +173,7 @@ def check_changes(saved: Config, config: Config) -> None:
 
 
 def load_config(run: Run) -> Config:
-    """Return the options of a run.
-
-    Raises:
-        UserError: its config.json cannot be read.
-    """
+    """Return the options of a run; raise a UserError if its config.json cannot be read."""
     known = {field.name for field in fields(Config)}
     options: dict[str, Any] = {}
     try:

@@ -14,7 +14,7 @@ from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO, get_type_hints
+from typing import Annotated, Any, TextIO, get_args, get_type_hints
 
 from core.environment import rank, world_size
 from core.errors import RunError, UserError, out_of_memory
@@ -25,7 +25,7 @@ STOPPED = "stopped; to continue, type the same command again: checked images and
 
 @dataclass(frozen=True)
 class Range:
-    """Range of an option, as in `epochs: Annotated[int, Range(at_least=1)]`; never NaN or infinite."""
+    """Range of an option, as in `Annotated[int, Range(at_least=1)]`; NaN and infinity are in none."""
 
     at_least: float = -math.inf
     above: float = -math.inf
@@ -35,41 +35,40 @@ class Range:
         return self.at_least <= value < self.below and self.above < value < math.inf
 
     def __str__(self) -> str:
-        limits = [f"{name.replace('_', ' ')} {limit}" for name, limit in asdict(self).items() if math.isfinite(limit)]
-        return " and ".join(limits)
+        limits = asdict(self).items()
+        return " and ".join(f"{name.replace('_', ' ')} {limit}" for name, limit in limits if math.isfinite(limit))
+
+
+Seed = Annotated[int, Range(at_least=0, below=2**32)]
+PositiveInt = Annotated[int, Range(at_least=1)]
+NonNegativeInt = Annotated[int, Range(at_least=0)]
+PositiveFloat = Annotated[float, Range(above=0)]
+NonNegativeFloat = Annotated[float, Range(at_least=0)]
+Fraction = Annotated[float, Range(above=0, below=1)]
 
 
 def check_ranges(options: Any) -> None:
-    """Check the fields of a dataclass that are annotated with a `Range`; None is allowed.
-
-    Raises:
-        UserError: a value is out of its range.
-    """
+    """Raise a UserError if an option is outside the `Range` that the dataclass annotates it with."""
     for name, annotation in get_type_hints(type(options), include_extras=True).items():
-        value = getattr(options, name)
-        for allowed in getattr(annotation, "__metadata__", ()):
-            if isinstance(value, (int, float)) and value not in allowed:
-                raise UserError(f"--{option_name(name)} {value}: must be {allowed}")
+        for part in annotation, *get_args(annotation):  # such as PositiveInt | None
+            for allowed in getattr(part, "__metadata__", ()):
+                check_range(name, getattr(options, name), allowed)
 
 
 def check_at_least(least: int, options: Any, *names: str) -> None:
-    """Check that options are None or at least as large as a limit; fields with a `Range` do not need it.
-
-    Raises:
-        UserError: a value is too small.
-    """
+    """Raise a UserError if an option is too small; not needed for annotated ones, see `check_ranges`."""
     for name in names:
-        value = getattr(options, name)
-        if value is not None and value not in Range(at_least=least):
-            raise UserError(f"--{option_name(name)} {value}: must be at least {least}")
+        check_range(name, getattr(options, name), Range(at_least=least))
+
+
+def check_range(name: str, value: Any, allowed: Range) -> None:
+    """Raise a UserError if a number is outside a range."""
+    if isinstance(value, (int, float)) and value not in allowed:
+        raise UserError(f"--{option_name(name)} {value}: must be {allowed}")
 
 
 def check_file(name: str, path: Path | None) -> None:
-    """Check that a file to be written is in an existing folder.
-
-    Raises:
-        UserError: the folder does not exist, or the path is a folder.
-    """
+    """Raise a UserError if the file of an option cannot be written."""
     if path and (path.is_dir() or not path.resolve().parent.is_dir()):
         raise UserError(f"--{name} {path}: give the name of a file, in a folder that exists")
 
@@ -87,8 +86,8 @@ def parse(
     Args:
         options: dataclass; the docstrings of its fields are the help texts.
         argv: arguments (default: those of the process).
-        headings: titles of groups in the help, by the first option of the group.
-        settings: further arguments of tyro.cli.
+        headings: titles of groups in the help, by the first option of each.
+        settings: for tyro.cli.
     """
     import tyro
 
@@ -117,8 +116,8 @@ def run_script(
     Args:
         main: the script.
         parse: returns the options for `main`.
-        stopped: message after SIGINT or SIGTERM, unless a note of the exception replaces it.
-        log: stream for log lines (default: stdout).
+        stopped: message after SIGINT or SIGTERM, unless the exception has a note.
+        log: for log lines (default: stdout).
     """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for file names that the terminal cannot show

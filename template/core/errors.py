@@ -30,12 +30,12 @@ def lookup(name: str, registry: Mapping[str, Item], what: str) -> Item:
     """Return an entry of a registry.
 
     Args:
-        name: key to look up.
+        name: key of the entry.
         registry: entries by name.
-        what: kind of entry, for the message, such as "model".
+        what: kind of entry, such as "model".
 
     Raises:
-        UserError: unknown name; the message suggests the closest one and lists the valid ones.
+        UserError: unknown name; suggests the closest one and lists the valid ones.
     """
     if name in registry:
         return registry[name]

@@ -13,10 +13,10 @@ from core.errors import UserError, format_error
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a temporary file that replaces `path` when it is complete.
+    """Open a temporary file that replaces `path` when it is complete; write to a device such as /dev/stdout directly.
 
     Args:
-        path: file to create or replace; a device such as /dev/stdout is written to directly.
+        path: file to create or replace.
         mode: "w" for text in UTF-8, "wb" for bytes.
     """
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "", "errors": "surrogateescape"}
@@ -37,11 +37,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def write_tensors(state: Any, file: IO[bytes]) -> None:
-    """Save tensors and plain values, in dicts and lists, for `torch.load(weights_only=True)`.
-
-    Raises:
-        OSError: the disk is full, which torch would hide behind a RuntimeError.
-    """
+    """Save tensors and plain values in dicts and lists; raise the OSError of a full disk, which torch hides."""
     import torch
 
     try:
@@ -59,11 +55,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return the content of a JSON file.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
+    """Return the content of a JSON file; raise a UserError if it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except (OSError, ValueError) as error:

@@ -30,7 +30,7 @@ def init_distributed(device: torch.device, batch_size: int) -> None:
         batch_size: of all processes together.
 
     Raises:
-        UserError: the batch cannot be divided equally, and the average of the gradients would not be that of the batch.
+        UserError: the batch cannot be divided equally, so the mean of the gradients would not be that of the batch.
     """
     if world_size() == 1:
         return
@@ -63,10 +63,9 @@ def local_main_first() -> Iterator[None]:
 
 
 def shards() -> list[tuple[int, int]]:
-    """Return how to divide work whose results are files: pairs (shard of this process, number of shards).
+    """Return (shard of this process, number of shards) for work whose results are files, in two rounds.
 
-    First among all processes; then, for files that were written on the disk of another machine, among the processes of
-    this machine.
+    In the second one, the processes of a machine do what the first one has left on the disk of another machine.
     """
     if world_size() == 1:
         return [(0, 1)]
@@ -82,14 +81,7 @@ def broadcast_object(value: Value) -> Value:
 
 
 def gather(shard: torch.Tensor) -> torch.Tensor:
-    """Combine the results of all processes, of which item i was computed by process i modulo their number.
-
-    Args:
-        shard: (n, …) on the CPU; n may differ by one between processes.
-
-    Returns:
-        (N, …), the same in all processes.
-    """
+    """Combine results (n, …) on the CPU into (N, …), where item i comes from process i modulo their number."""
     if world_size() == 1:
         return shard
     parts = [shard] * world_size()
@@ -101,7 +93,7 @@ def gather(shard: torch.Tensor) -> torch.Tensor:
 
 
 def weighted_all_reduce(sums: dict[str, float], counts: dict[str, int]) -> dict[str, float]:
-    """Return averages over all processes: for each name, the total of its sums over the total of its counts."""
+    """Return for each name the sum over all processes, divided by its count over all processes."""
     totals = torch.tensor([list(sums.values()), [counts[name] for name in sums]], dtype=torch.float64)
     distributed.all_reduce(totals)
     return dict(zip(sums, (totals[0] / totals[1]).tolist(), strict=True))
@@ -117,8 +109,8 @@ def broadcast_parameters(network: nn.Module, buffers_only: bool = False) -> None
 def wrap_ddp(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network to a device, and average its gradients over the processes.
 
-    Frozen parameters are left out, so a network has to be wrapped again once they train. Buffers are not synchronised:
-    in validation the processes may have different numbers of batches.
+    A network has to be wrapped again after unfreezing. Buffers are not synchronised, since the processes may have
+    different numbers of batches in validation.
     """
     network = network.to(device)
     if world_size() == 1:

@@ -18,11 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def latest_run(project: Project) -> Path:
-    """Return the folder of the latest run, by the time of its `last.pt` or else of its folder.
-
-    Raises:
-        UserError: there is no run.
-    """
+    """Return the folder of the latest run, by the time of its `last.pt`, or of the folder if it has none."""
     runs = [Run(folder) for folder in project.checkpoint_dir.glob("*")]
     runs = [run for run in runs if run.config.is_file()]
     if not runs:
@@ -33,11 +29,7 @@ def latest_run(project: Project) -> Path:
 
 
 def open_run(folder: Path) -> Run:
-    """Return the run in a folder.
-
-    Raises:
-        UserError: it is not a run folder.
-    """
+    """Return the run in a folder; raise a UserError if it is not a run folder."""
     run = Run(folder)
     if not run.folder.is_dir():
         raise UserError(f"there is no folder {folder}; give a run folder, such as checkpoint/<run-name>")
@@ -62,12 +54,12 @@ def open_for_training(run: Run, files: Mapping[str, Any], resumed: bool) -> Iter
     """Create or reopen a run folder, in rank 0, and clean up if the training fails.
 
     A user error or a stop within the first epoch deletes a new folder; a user error restores the config.json of a
-    resumed run; a later stop tells how to resume.
+    resumed run; a later stop gets a note that tells how to resume.
 
     Args:
         run: new or resumed.
         files: contents of JSON files to write, by file name.
-        resumed: whether the folder exists.
+        resumed: whether the folder must exist.
 
     Raises:
         UserError: there is a run of that name.

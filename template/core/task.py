@@ -61,7 +61,7 @@ class Task:
         return (probabilities >= probabilities.new_tensor(thresholds)).long()
 
     def harden(self, labels: torch.Tensor) -> torch.Tensor:
-        """Turn soft labels (N, n_classes) of float into labels of int64; those are returned as they are."""
+        """Turn soft labels (N, n_classes) of float into hard ones of int64; return hard ones as they are."""
         if not labels.is_floating_point():
             return labels
         return (labels > 0.5).long() if self.multilabel else labels.argmax(dim=1)
@@ -73,7 +73,7 @@ class Task:
         return self.classes.index(names[0])
 
     def parse(self, text: str) -> Label:
-        """Return the label for a text of `describe`."""
+        """Return the label for a text by `describe`."""
         return self.encode(split_names(text) if self.multilabel else [text])
 
     def names(self, label: Label | list[int]) -> list[str]:
@@ -91,10 +91,9 @@ class Task:
     def accuracies(self, labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
         """Compute `acc`; for multilabel also `exact_match`, the fraction of images without a wrong class."""
         correct = labels == predicted
-        accuracies = {"acc": float(correct.mean())}
         if self.multilabel:
-            accuracies = {"exact_match": float(correct.all(axis=1).mean()), **accuracies}
-        return accuracies
+            return {"exact_match": float(correct.all(axis=1).mean()), "acc": float(correct.mean())}
+        return {"acc": float(correct.mean())}
 
     def confidence(self, probabilities: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         """Return the probability of each prediction: (N,), or (N, n_classes) for each 0 and each 1."""
@@ -103,15 +102,11 @@ class Task:
         return probabilities[np.arange(len(predicted)), predicted]
 
     def class_weights(self, counts: np.ndarray, n_images: int) -> np.ndarray:
-        """Compute weights for the loss with which all classes contribute equally.
+        """Compute weights (n_classes,) for the loss, with which all classes contribute equally.
 
         Args:
             counts: (n_classes,) images of each class, at least 1.
             n_images: total number of images.
-
-        Returns:
-            (n_classes,) of float64: images / (classes × images of the class); for multilabel, images without the class
-            / images with it.
         """
         if self.multilabel:
             return np.maximum(n_images - counts, 1) / counts
@@ -137,7 +132,7 @@ def load_task(run: Run) -> Task:
         UserError: a file cannot be read.
     """
     if run.thresholds.exists():
-        return Task(read_json(run.classes), multilabel=True, thresholds=read_json(run.thresholds))
+        return Task(read_json(run.classes), True, read_json(run.thresholds))
     return Task(read_json(run.classes))
 
 

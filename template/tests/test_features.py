@@ -94,7 +94,7 @@ def test_they_are_what_the_network_makes_of_the_pictures(kept):
 
 def test_views_differ_and_an_epoch_takes_any_of_them(kept):
     loader = kept(views=3)
-    assert loader.rows.shape == (24, 3)
+    assert loader.keys.shape == (24, 3)
     views = [loader.features(np.arange(24), np.full(24, view)) for view in range(3)]
     assert all((views[i] != views[j]).any(dim=1).all() for i, j in ((0, 1), (0, 2), (1, 2)))
     drawn = {tuple(row.tolist()) for _ in range(12) for found, _ in loader for row in found}

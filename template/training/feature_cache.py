@@ -11,6 +11,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -48,66 +49,61 @@ class FeatureStore:
             raise UserError(f"the cache {folder} cannot be created ({format_error(error)})") from error
         self.folder = folder
         self.record = np.dtype([("key", "S16"), ("features", np.float16, (n_features,))])
-        self.files: list[np.ndarray] = []
+        self.load()
 
-    def find(self, keys: np.ndarray) -> np.ndarray:
-        """Return the row of each key, counted over all files; -1 for those that are missing."""
-        self.files = []
+    def load(self) -> None:
+        """Open all files, and index their keys by row, counted over all files."""
+        self.files: list[np.ndarray] = []
         for path in sorted(self.folder.glob("*.records")):
             n_records = path.stat().st_size // self.record.itemsize
             if path.is_file() and n_records:
                 self.files.append(np.memmap(path, self.record, "r", shape=(n_records,)))
-        if not self.files:
-            return np.full(keys.shape, -1)
-        stored, rows = np.unique(np.concatenate([file["key"] for file in self.files]), return_index=True)
-        position = np.searchsorted(stored, keys).clip(max=len(stored) - 1)
-        return np.where(stored[position] == keys, rows[position], -1)
+        keys = [np.empty(0, "S16"), *(file["key"] for file in self.files)]
+        self.keys, self.rows = np.unique(np.concatenate(keys), return_index=True)
 
-    def read(self, rows: np.ndarray) -> torch.Tensor:
-        """Return the features (N, n_features) of float16 in some rows (N,)."""
-        features = np.empty((len(rows), *self.record["features"].shape), np.float16)
+    def missing(self, keys: np.ndarray) -> np.ndarray:
+        """Return for each key whether its features are missing."""
+        return ~np.isin(keys, self.keys)
+
+    def read(self, keys: np.ndarray) -> torch.Tensor:
+        """Return features (N, n_features) of float16 by their keys (N,)."""
+        rows = self.rows[np.searchsorted(self.keys, keys)]
+        records = np.empty(len(keys), self.record)
         start = 0
         for file in self.files:
             inside = (start <= rows) & (rows < start + len(file))
-            features[inside] = file["features"][rows[inside] - start]
+            records[inside] = file[rows[inside] - start]
             start += len(file)
-        return torch.from_numpy(features)
+        return torch.from_numpy(records["features"].copy())
 
     def write(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
         """Add a file with the keys (N,) and features (N, n_features) of each batch."""
         with open(self.folder / f"{uuid.uuid4().hex}.records", "wb") as file:
             for keys, features in batches:
-                records = np.empty(len(keys), self.record)
-                records["key"], records["features"] = keys, features
+                records = np.rec.fromarrays([keys, features], self.record)
                 file.write(records.tobytes())
             file.flush()
             os.fsync(file.fileno())  # without it, a power cut could leave zeros as features
 
 
+@dataclass(frozen=True)
 class FeatureLoader:
     """Loader of cached features instead of images, in the same order and batches; of images once the backbone trains.
 
     Attributes:
-        seeds: of the views of each image.
-        keys: (images, views) of the features in the store.
-        rows: (images, views) of the features in the store, -1 for those that are missing.
+        loader: of images.
+        targets: labels of the images.
+        seeds, keys: (images, views), which each view is drawn from and stored by.
+        bf16: whether features are computed in bfloat16.
     """
 
-    def __init__(
-        self, network: Classifier, loader: DataLoader, store: FeatureStore, sources: list[str], views: int, seed: int
-    ) -> None:
-        dataset = loader.dataset.dataset
-        self.network, self.loader, self.store, self.bf16 = network, loader, store, network.bf16 and views > 0
-        self.targets = torch.tensor(labels(dataset))
-        if views:
-            names = get_file_names(dataset)
-            self.seeds = [[int.from_bytes(digest(seed, view, name)[:7]) for view in range(views)] for name in names]
-            keys = [[digest(source, i) for i in seeds] for source, seeds in zip(sources, self.seeds, strict=True)]
-        else:
-            self.seeds = [[i] for i in range(len(dataset))]  # as `ShardedSequentialSampler` gives them
-            keys = [[digest(source)] for source in sources]
-        self.keys = np.array(keys, "S16")
-        self.rows = store.find(self.keys)
+    network: Classifier
+    loader: DataLoader
+    targets: torch.Tensor
+    store: FeatureStore
+    seeds: list[list[int]]
+    keys: np.ndarray
+    bf16: bool
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -123,39 +119,32 @@ class FeatureLoader:
 
     def features(self, indices: np.ndarray, seeds: np.ndarray) -> torch.Tensor:
         """Return the features (N, n_features) of float16 of some images, each seed choosing one of the views."""
-        return self.store.read(self.rows[indices, seeds % self.rows.shape[1]])
+        return self.store.read(self.keys[indices, seeds % self.keys.shape[1]])
 
     def compute_missing(self) -> None:
         """Compute the features that are not in the store; several processes divide the images."""
         for shard, n_shards in shards():
-            missing = np.flatnonzero((self.rows < 0).any(axis=1))
+            missing = np.flatnonzero(self.store.missing(self.keys).any(axis=1))
             indices = missing[missing % n_shards == shard]
             if len(indices):
                 self.store.write(self.compute(indices))
             barrier()
             if len(missing):
-                self.rows = self.store.find(self.keys)
+                self.store.load()
 
     def compute(self, indices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield keys (N,) and features (N, n_features) of float16 of some images, in batches."""
         dataset, size = self.loader.dataset, self.loader.batch_size
-        images = make_loader(
-            dataset.dataset,
-            dataset.transform,
-            dataset.classes,
-            sampler=[(i, self.seeds[i]) for i in indices.tolist()],
-            batch_size=size * world_size(),
-            num_workers=self.loader.num_workers,
-        )
+        sampler = [(i, self.seeds[i]) for i in indices.tolist()]
+        options = {"batch_size": size * world_size(), "num_workers": self.loader.num_workers, "sampler": sampler}
+        images = make_loader(dataset.dataset, dataset.transform, dataset.classes, **options)
         self.network.eval()
         with progress_bar("features", total=len(indices)) as progress:
             for start, (views, targets) in zip(range(0, len(indices), size), images, strict=True):
                 batch = indices[start : start + size]
                 if not targets.equal(self.targets[batch]):
-                    raise UserError(
-                        "an image of this dataset has another label each time it is read; make dataset[i] return the "
-                        "same label each time, or leave out the cache of features with --cached-views 0"
-                    )
+                    advice = "make dataset[i] return the same one, or leave out the feature cache with --cached-views 0"
+                    raise UserError(f"an image of this dataset has another label each time it is read; {advice}")
                 yield self.keys[batch].ravel(), self.forward(views.flatten(0, 1))
                 progress.update(len(batch))
 
@@ -186,7 +175,7 @@ def cache_features(
         cache_dir: of the project.
 
     Raises:
-        UserError: views are to be cached although the backbone trains, or something is wrong with cache or features.
+        UserError: views are to be cached although the backbone trains; or the features cannot be cached.
     """
     if config.cached_views and not network.frozen:
         raise UserError(f"--cached-views {config.cached_views}: the backbone trains; leave it out")
@@ -206,20 +195,30 @@ def cached_loader(
         network: frozen, on its device.
         loader: of images.
         cache_dir: of the project.
-        views: augmented views of each image, computed like training batches; 0 for the image itself, in float32.
+        views: augmented views of each image, computed like training batches; 0: the image itself, in float32.
         seed: of the views.
     """
-    sources = image_sources(loader.dataset.dataset)
+    dataset = loader.dataset.dataset
+    bf16 = network.bf16 and views > 0
+    sources = image_sources(dataset)
     if None in sources:  # a custom dataset: nobody knows whether its images change
         folder = cache_dir / "features" / f"run-{broadcast_object(uuid.uuid4().hex)}"
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         sources = [str(i) for i in range(len(sources))]
     else:
-        bf16 = network.bf16 and views > 0
         device = network.normalize.mean.device.type
         folder = cache_dir / "features" / fingerprint(network, loader.dataset, device, bf16).hex()
+
+    seeds: list[list[int]] = []
+    keys: list[list[bytes]] = []
+    for i, (source, name) in enumerate(zip(sources, get_file_names(dataset), strict=True)):
+        view_seeds = [int.from_bytes(digest(seed, view, name)[:7]) for view in range(views)]
+        seeds.append(view_seeds or [i])  # the seed that ShardedSequentialSampler gives
+        keys.append([digest(source, one) for one in view_seeds] or [digest(source)])
+
     store = FeatureStore(folder, network.n_features)
-    features = FeatureLoader(network, loader, store, sources, views, seed)
+    targets = torch.tensor(labels(dataset))
+    features = FeatureLoader(network, loader, targets, store, seeds, np.array(keys, "S16"), bf16)
     features.compute_missing()
     return features
 

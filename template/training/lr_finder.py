@@ -49,7 +49,7 @@ def find_lr(model: Model, loader: Iterable, file: Path, steps: int = 100) -> flo
             losses.append(average / (1 - 0.9 ** (len(losses) + 1)))
             if len(losses) >= 10 and not losses[-1] < 4 * min(losses):  # it has exploded, or is NaN
                 break
-    for metric in model.epoch_metrics:
+    for metric in model.loss_function, *model.epoch_metrics:
         metric.reset()
     model.network.load_state_dict(before[0])
     model.optimizer.load_state_dict(before[1])

@@ -58,7 +58,7 @@ def preflight(config: Config, data: DatasetSplits, network: Classifier, loaders:
 
 
 def check_batch(network: torch.nn.Module, loader: DataLoader, smallest: int = 2) -> None:
-    """Compute logits of two images with a copy of the network on the CPU.
+    """Train a copy of the network on the CPU with a batch of at most two images.
 
     Args:
         network: stays as it is.
@@ -66,32 +66,20 @@ def check_batch(network: torch.nn.Module, loader: DataLoader, smallest: int = 2)
         smallest: images in the smallest training batch, since BatchNorm cannot train on a single value.
 
     Raises:
-        UserError: the images differ in size or do not fit the network; names the shapes.
+        UserError: the images do not fit the network, or its output not the classes; names the shapes.
     """
-    try:
-        images = next(iter(loader))[0][:2]
-    except RuntimeError as error:
-        if "stack" not in str(error):
-            raise
-        raise UserError(f"the transform returns images of different sizes ({last_line(error)})") from error
-    smallest_batch = images[torch.arange(min(smallest, 2)) % len(images)]  # the loader may have a single image
-    trial = copy.deepcopy(network).cpu()
-    batch = images
+    images = next(iter(loader))[0]
+    images = images[torch.arange(min(smallest, 2)) % len(images)]  # the loader may have a single image
+    shape = tuple(images.shape)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            logits = trial.eval()(batch)
-            batch = smallest_batch
-            trial.train()(batch)
+            logits = copy.deepcopy(network).cpu().train()(images)
     except (RuntimeError, ValueError, AssertionError) as error:
         if out_of_memory(error):
             raise
-        problem = f"a batch of shape {tuple(batch.shape)} does not go through the network ({last_line(error)})"
-        raise UserError(f"{problem}; try another --image-size or --batch-size") from error
+        reason = str(error).strip().splitlines()[-1]
+        advice = "try another --image-size or --batch-size"
+        raise UserError(f"a batch of shape {shape} does not go through the network ({reason}); {advice}") from error
     expected = (len(images), len(loader.dataset.classes))
     if tuple(logits.shape) != expected:
         raise UserError(f"the network returns {tuple(logits.shape)} for {len(images)} images; expected is {expected}")
-
-
-def last_line(error: Exception) -> str:
-    """Return the last line of an error's message."""
-    return str(error).strip().splitlines()[-1]
