@@ -9,6 +9,7 @@ python main.py --help                   all options
 
 from config import Config, parse_config, start_run
 from core.cli import STOPPED, run_script
+from core.environment import keep_freed_memory, use_bf16
 from core.stopwatch import Stopwatch
 from Project import Project, Run, project
 
@@ -20,11 +21,9 @@ def main(config: Config, project: Project = project) -> Run:
         UserError: options, data or weights cannot be used; no new run is left in `checkpoint/`.
     """
     stopwatch = Stopwatch()
-    # Imported here, so that --help answers at once and the workers that read images start fast.
-    from poutyne import Model, set_seeds
+    from poutyne import Model, set_seeds  # imported here, so that --help answers at once
 
     from callbacks import TRACKERS, get_callbacks, get_trackers, load_state
-    from core.environment import keep_freed_memory, use_bf16
     from core.processes import init_distributed, wrap_ddp
     from data import choose_dataset, describe_split, get_loaders, load_data
     from data.balance import balance

@@ -166,7 +166,7 @@ def describe_failure(error: Exception) -> tuple[int, str]:
 
 
 def stop(*_: Any) -> None:
-    """Handle SIGTERM like Ctrl-C."""
+    """Handle SIGTERM like Ctrl-C, by a KeyboardInterrupt."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if hasattr(signal, "SIGCHLD"):  # workers were terminated too, and torch would raise an error for each of them
         signal.signal(signal.SIGCHLD, lambda *_: None)

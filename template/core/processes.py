@@ -46,7 +46,7 @@ def init_distributed(device: torch.device, batch_size: int) -> None:
 
 
 def barrier() -> None:
-    """Wait for all processes."""
+    """Wait until all processes have called this."""
     if world_size() > 1:
         distributed.barrier()
 
