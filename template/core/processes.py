@@ -5,7 +5,6 @@ alone writes and prints. Without torchrun there is one process, of rank 0, and t
 """
 
 import atexit
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from core.environment import rank, world_size
+from core.environment import local_rank, rank, world_size  # noqa: F401 (rank is imported from here)
 from core.errors import UserError
 
 Value = TypeVar("Value")
@@ -54,22 +53,11 @@ def barrier() -> None:
 @contextmanager
 def local_main_first() -> Iterator[None]:
     """Let one process of each machine run this context before the others, which then find its files in the cache."""
-    first = os.environ.get("LOCAL_RANK", "0") == "0"
-    if not first:
+    if local_rank() > 0:
         barrier()
     yield
-    if first:
+    if local_rank() == 0:
         barrier()
-
-
-def shards() -> list[tuple[int, int]]:
-    """Return (shard of this process, number of shards) for work whose results are files, in two rounds.
-
-    In the second one, the processes of a machine do what the first one has left on the disk of another machine.
-    """
-    if world_size() == 1:
-        return [(0, 1)]
-    return [(rank(), world_size()), (int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))]
 
 
 def broadcast_object(value: Value) -> Value:

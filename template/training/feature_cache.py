@@ -20,10 +20,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from config import Config
-from core.environment import versions, world_size
+from core.environment import local_rank, local_world_size, versions, world_size
 from core.errors import UserError, format_error
 from core.files import digest
-from core.processes import barrier, broadcast_object, shards
+from core.processes import barrier, broadcast_object
 from core.progress import progress_bar
 from core.rng import isolated_rng
 from data import image_io
@@ -68,13 +68,13 @@ class FeatureStore:
     def read(self, keys: np.ndarray) -> torch.Tensor:
         """Return features (N, n_features) of float16 by their keys (N,)."""
         rows = self.rows[np.searchsorted(self.keys, keys)]
-        records = np.empty(len(keys), self.record)
+        features = np.empty((len(keys), *self.record["features"].shape), np.float16)
         start = 0
         for file in self.files:
             inside = (start <= rows) & (rows < start + len(file))
-            records[inside] = file[rows[inside] - start]
+            features[inside] = file["features"][rows[inside] - start]
             start += len(file)
-        return torch.from_numpy(records["features"].copy())
+        return torch.from_numpy(features)
 
     def write(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
         """Add a file with the keys (N,) and features (N, n_features) of each batch."""
@@ -122,15 +122,14 @@ class FeatureLoader:
         return self.store.read(self.keys[indices, seeds % self.keys.shape[1]])
 
     def compute_missing(self) -> None:
-        """Compute the features that are not in the store; several processes divide the images."""
-        for shard, n_shards in shards():
-            missing = np.flatnonzero(self.store.missing(self.keys).any(axis=1))
-            indices = missing[missing % n_shards == shard]
-            if len(indices):
-                self.store.write(self.compute(indices))
-            barrier()
-            if len(missing):
-                self.store.load()
+        """Compute the features that are not in the store; the processes of a machine divide the images."""
+        missing = np.flatnonzero(self.store.missing(self.keys).any(axis=1))
+        indices = missing[missing % local_world_size() == local_rank()]
+        if len(indices):
+            self.store.write(self.compute(indices))
+        barrier()
+        if len(missing):
+            self.store.load()
 
     def compute(self, indices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield keys (N,) and features (N, n_features) of float16 of some images, in batches."""
@@ -157,9 +156,7 @@ class FeatureLoader:
             features.append(self.network.features(batch.to(device, non_blocking=True), self.bf16).half().cpu())
         features = torch.cat(features)
         if not features.isfinite().all():
-            raise UserError(
-                "the features of this network are not finite in float16; check its weights, or --freeze less"
-            )
+            raise UserError("features of this network are not finite in float16; check its weights, or --freeze less")
         return features.numpy()
 
 
