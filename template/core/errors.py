@@ -2,9 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
-from typing import TypeVar
-
-Item = TypeVar("Item")
+from typing import Any
 
 
 class UserError(Exception):
@@ -26,7 +24,7 @@ def format_error(error: Exception) -> str:
     return f"{type(error).__name__}: {message[:200]}"
 
 
-def lookup(name: str, registry: Mapping[str, Item], what: str) -> Item:
+def lookup(name: str, registry: Mapping[str, Any], what: str) -> Any:
     """Return an entry of a registry.
 
     Args:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any
 
 import torch
 from torch import distributed, nn
@@ -17,8 +17,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from core.environment import local_rank, rank, world_size  # noqa: F401 (rank is imported from here)
 from core.errors import UserError
-
-Value = TypeVar("Value")
 
 
 def init_distributed(device: torch.device, batch_size: int) -> None:
@@ -60,8 +58,8 @@ def local_main_first() -> Iterator[None]:
         barrier()
 
 
-def broadcast_object(value: Value) -> Value:
-    """Return the value of rank 0; it must be picklable."""
+def broadcast_object(value: Any) -> Any:
+    """Return the value that rank 0 has; it must be picklable."""
     values = [value]
     if world_size() > 1:
         distributed.broadcast_object_list(values)
@@ -97,8 +95,8 @@ def broadcast_parameters(network: nn.Module, buffers_only: bool = False) -> None
 def wrap_ddp(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network to a device, and average its gradients over the processes.
 
-    A network has to be wrapped again after unfreezing. Buffers are not synchronised, since the processes may have
-    different numbers of batches in validation.
+    Frozen parameters are left out, so wrap a network again after unfreezing. Buffers are not synchronised: in
+    validation the processes may have different numbers of batches.
     """
     network = network.to(device)
     if world_size() == 1:

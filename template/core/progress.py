@@ -3,14 +3,12 @@
 import logging
 import sys
 from collections.abc import Iterable
-from typing import TypeVar
 
 from tqdm.auto import tqdm
 
 from core.environment import rank
 
 logger = logging.getLogger(__name__)
-Item = TypeVar("Item")
 
 
 class LogStream:
@@ -21,9 +19,7 @@ class LogStream:
             logger.info("%s", line)
 
 
-def progress_bar(
-    what: str, items: Iterable[Item] | None = None, total: int | None = None, unit: str = "images"
-) -> "tqdm[Item]":
+def progress_bar(what: str, items: Iterable | None = None, total: int | None = None, unit: str = "images") -> tqdm:
     """Return a progress bar on a terminal, else one that logs a line every 30 s; rank 0 alone shows it.
 
     Args:

@@ -88,22 +88,15 @@ class FeatureStore:
 
 @dataclass(frozen=True)
 class FeatureLoader:
-    """Loader of cached features instead of images, in the same order and batches; of images once the backbone trains.
-
-    Attributes:
-        loader: of images.
-        targets: labels of the images.
-        seeds, keys: (images, views), which each view is drawn from and stored by.
-        bf16: whether features are computed in bfloat16.
-    """
+    """Loader of cached features in the order and batches of a loader of images; of images once the backbone trains."""
 
     network: Classifier
-    loader: DataLoader
-    targets: torch.Tensor
+    loader: DataLoader  # of images
+    targets: torch.Tensor  # labels of the images
     store: FeatureStore
-    seeds: list[list[int]]
-    keys: np.ndarray
-    bf16: bool
+    seeds: list[list[int]]  # (images, views), from which the views are drawn
+    keys: np.ndarray  # (images, views), by which features are stored
+    bf16: bool  # whether features are computed in bfloat16
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -186,15 +179,7 @@ def cache_features(
 def cached_loader(
     network: Classifier, loader: DataLoader, cache_dir: Path, views: int = 0, seed: int = 0
 ) -> FeatureLoader:
-    """Return a loader of features, after computing those that are missing.
-
-    Args:
-        network: frozen, on its device.
-        loader: of images.
-        cache_dir: of the project.
-        views: augmented views of each image, computed like training batches; 0: the image itself, in float32.
-        seed: of the views.
-    """
+    """Return a loader of features of augmented views, or with `views=0` of the images themselves in full precision."""
     dataset = loader.dataset.dataset
     bf16 = network.bf16 and views > 0
     sources = image_sources(dataset)

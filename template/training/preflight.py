@@ -19,15 +19,15 @@ from training.optimizers import OPTIMIZERS, SCHEDULES
 
 
 def check_options(config: Config, device: torch.device, trackers: Collection[str]) -> None:
-    """Check options that depend on no data.
+    """Check options before any data is read.
 
     Args:
         config: before it is resolved.
         device: that will train.
-        trackers: valid ones, besides `none` and `csv`, which add nothing to log.csv.
+        trackers: valid names, besides `none` and `csv`, which add nothing to log.csv.
 
     Raises:
-        UserError: a name is unknown, or the device cannot do what is asked for.
+        UserError: a name is unknown, or the device lacks an ability.
     """
     for name in config.trackers:
         lookup(name, dict.fromkeys([*trackers, "none", "csv"]), "tracker")
