@@ -35,8 +35,8 @@ class Range:
         return self.at_least <= value < self.below and self.above < value < math.inf
 
     def __str__(self) -> str:
-        limits = asdict(self).items()
-        return " and ".join(f"{name.replace('_', ' ')} {limit}" for name, limit in limits if math.isfinite(limit))
+        limits = [f"{name} {limit}" for name, limit in asdict(self).items() if math.isfinite(limit)]
+        return " and ".join(limits).replace("_", " ")
 
 
 Seed = Annotated[int, Range(at_least=0, below=2**32)]
