@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from data import get_data
-from data.check import look
+from data.check import inspect_images
 from data.MyDataset import MyDataset
 from data.splits import get_file_names
 
@@ -28,12 +28,12 @@ def test_what_a_data_set_of_ones_own_makes_of_a_file_is_not_taken_from_the_cache
     mine.mkdir()
     for path in (photos / "train").rglob("*.jpg"):
         shutil.copy(path, mine / f"{path.parent.name}_{path.name}")
-    before = look(get_data("my_dataset", mine), tmp_path / "cache")
+    before = inspect_images(get_data("my_dataset", mine), tmp_path / "cache")
     pictures = get_data("my_dataset", mine)
     for part in pictures.train, pictures.val, pictures.test:
         dataset = part.dataset
         dataset.__class__ = type("Darker", (type(dataset),), {"__getitem__": darker})
-    assert look(pictures, tmp_path / "cache").mean == pytest.approx([m / 2 for m in before.mean], abs=0.01)
+    assert inspect_images(pictures, tmp_path / "cache").mean == pytest.approx([m / 2 for m in before.mean], abs=0.01)
 
 
 def darker(self, index):
