@@ -15,7 +15,7 @@ from core.errors import UserError, lookup
 from core.files import read_json
 from core.processes import local_main_first
 from core.task import load_task
-from data.csv_dataset import table
+from data.csv_dataset import csv_dataset
 from data.demo import FOLDER, demo
 from data.image_io import images_in
 from data.imagefolder import imagefolder, read_folders
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 DATASETS: dict[str, Callable[[Path, Sequence[float], int], DatasetSplits]] = {
     "imagefolder": imagefolder,
-    "csv": table,
+    "csv": csv_dataset,
     "tiny_imagenet": tiny_imagenet,
     "my_dataset": my_dataset,
     "demo": demo,
@@ -47,7 +47,7 @@ OBTAINED = {
 def is_there(name: str, data_dir: Path) -> bool:
     """Whether a folder that somebody names holds this data set; else reading it could download or draw it there."""
     if name in TORCHVISION_DATASETS:
-        return (data_dir / TORCHVISION_DATASETS[name].args[2]).is_dir()
+        return (data_dir / TORCHVISION_DATASETS[name].folder).is_dir()
     return name != "demo" or (data_dir / "train").is_dir()
 
 

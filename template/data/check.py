@@ -139,8 +139,8 @@ def inspect_images(
     images["split"] = np.repeat(SPLITS, [len(part) for part in parts])
     images["label"] = [data.task.describe(target) for target in targets]
 
-    classes = pd.Series([data.task.names(target) for target in targets]).explode()
-    counts = pd.crosstab(classes, images["split"].reindex(classes.index))
+    classes = images.assign(label=[data.task.names(target) for target in targets]).explode("label")
+    counts = pd.crosstab(classes["label"], classes["split"])
     counts = counts.reindex(index=data.classes, columns=SPLITS, fill_value=0)
     missing = {split: counts.index[counts[split] == 0].tolist() for split in SPLITS}
     train_counts = counts["train"][counts["train"] > 0]

@@ -1,4 +1,4 @@
-"""torchvision's data sets by name: as published, downloaded where they are missing, and known again."""
+"""torchvision's data sets by name: as published, downloaded if they are missing, and identified by their origin."""
 
 import gzip
 import hashlib
@@ -27,7 +27,7 @@ def idx(array: np.ndarray) -> bytes:
 
 
 def kmnist_files() -> dict[str, bytes]:
-    """A small data set under KMNIST's names: 60 pictures to train with, 20 to test."""
+    """A small data set under KMNIST's names: 60 images to train with, 20 to test."""
     rng = np.random.default_rng(0)
     files = {}
     for name, n in ("train", 60), ("t10k", 20):
@@ -57,7 +57,7 @@ def test_a_torchvision_data_set_by_name(tmp_path, train):
     )
 
 
-def test_what_is_not_there_is_downloaded(tmp_path, monkeypatch):
+def test_a_missing_data_set_is_downloaded(tmp_path, monkeypatch):
     from torchvision.datasets import KMNIST
 
     files = {f"{name}.gz": gzip.compress(content) for name, content in kmnist_files().items()}
@@ -113,7 +113,7 @@ def test_photographs_of_torchvision(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100", "flowers102"])
-def test_a_data_set_that_cannot_be_had_says_where_to_put_it(tmp_path, monkeypatch, name):
+def test_a_data_set_that_could_not_be_downloaded_says_where_to_put_it(tmp_path, monkeypatch, name):
     import torchvision
 
     def refuse(*args, **kwargs):
@@ -127,7 +127,7 @@ def test_a_data_set_that_cannot_be_had_says_where_to_put_it(tmp_path, monkeypatc
         get_data(name, tmp_path)
 
 
-def test_published_pictures_are_known_by_what_they_are(tmp_path):
+def test_images_of_torchvision_are_identified_by_their_origin(tmp_path):
     features = pytest.importorskip("training.feature_cache")
 
     class Digits(torch.utils.data.Dataset):
