@@ -5,7 +5,7 @@ python -m data.check --data-dir ~/flowers --json findings.json
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -28,46 +28,29 @@ logger = logging.getLogger(__name__)
 
 MAX_CROPPED = 0.35  # share of an image's area; cropping 3:2 to a square removes a third
 MAX_NEW = 20_000  # images that main.py checks before it trains: minutes
-MAX_LINES = 10  # printed of each kind of finding
+MAX_LINES = 10  # of each kind of finding
 
 Group = list[dict[str, str]]  # duplicates: file, split and label of each
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Findings of the check.
+    """Findings of the check, as written to check.json."""
 
-    Attributes:
-        counts: number of images, by split and class.
-        images_checked: number of images that the other findings are about.
-        sizes: width and height of the smallest, the median and the largest image.
-        cropped: number of images that lose more than a third of their area by the crop to a square.
-        formats: number of images, by format.
-        unreadable: files that cannot be read.
-        reasons: why, for each of them.
-        missing_classes: classes without an image, by split.
-        imbalance: images of the largest class in train divided by those of the smallest.
-        duplicates: groups of identical, re-encoded or resized images.
-        leaks: groups that are in more than one split.
-        label_conflicts: groups that have more than one label.
-        problems: of the data set itself.
-        mean, std: of the training images, for each channel, from 0 to 1; every image has the same weight.
-    """
-
-    counts: dict[str, dict[str, int]]
-    images_checked: int
-    sizes: dict[str, list[int]]
-    cropped: int
-    formats: dict[str, int]
-    unreadable: list[str]
-    reasons: list[str]
-    missing_classes: dict[str, list[str]]
-    imbalance: float
-    duplicates: list[Group]
-    leaks: list[Group]
-    label_conflicts: list[Group]
-    problems: Sequence[str]
-    mean: list[float] | None
+    counts: dict[str, dict[str, int]]  # number of images, by split and class
+    images_checked: int  # all findings below are about these
+    sizes: dict[str, list[int]]  # width and height of the smallest, the median and the largest image
+    cropped: int  # number of images that lose more than a third of their area by the crop to a square
+    formats: dict[str, int]  # number of images, by format
+    unreadable: list[str]  # files
+    reasons: list[str]  # why they cannot be read
+    missing_classes: dict[str, list[str]]  # classes without an image, by split
+    imbalance: float  # size of the largest class in train, divided by that of the smallest
+    duplicates: list[Group]  # identical, re-encoded or resized images
+    leaks: list[Group]  # duplicates in more than one split
+    label_conflicts: list[Group]  # duplicates with more than one label
+    problems: list[str]  # of the data set itself
+    mean: list[float] | None  # of the training images, for each channel, from 0 to 1; all images weigh the same
     std: list[float] | None
 
     @property
@@ -124,14 +107,7 @@ def check(config: Config, data: DatasetSplits, cache_dir: Path) -> DatasetSplits
 def inspect_images(
     data: DatasetSplits, cache_dir: Path, max_new: int | None = None, num_workers: int | None = None
 ) -> Findings:
-    """Inspect all images of a data set.
-
-    Args:
-        data: the three splits.
-        cache_dir: of the project.
-        max_new: see `collect_image_stats`.
-        num_workers: processes that read images.
-    """
+    """Inspect all images of a data set; for the arguments see `collect_image_stats`."""
     parts = [getattr(data, split) for split in SPLITS]
     dataset = ConcatDataset(parts)
     targets = labels(dataset)
@@ -183,34 +159,29 @@ def channel_statistics(stats: np.ndarray) -> tuple[list[float] | None, list[floa
 
 def describe(findings: Findings, data: DatasetSplits) -> Iterator[str]:
     """Yield the findings as lines of text."""
-    total = sum(len(getattr(data, split)) for split in SPLITS)
-    yield str(data)
-    if findings.images_checked < total:
-        yield f"checked: {findings.images_checked} of {total} images"
     counts = pd.DataFrame(findings.counts)
     counts.index = counts.index.str[:30]
+    yield str(data)
     yield counts.to_string(max_rows=40)
+    yield f"images checked: {findings.images_checked} of {sum(len(getattr(data, split)) for split in SPLITS)}"
     yield f"largest class in train: {findings.imbalance:.1f} times the smallest"
     yield "sizes: " + ", ".join(f"{name} {width} × {height}" for name, (width, height) in findings.sizes.items())
-    if findings.crop_warning:
-        yield findings.crop_warning
     yield "formats: " + ", ".join(f"{name} {n}" for name, n in findings.formats.items())
-    if findings.mean:
-        yield f"mean {findings.mean}, std {findings.std}"
-    sections: dict[str, Sequence[str]] = {
+    yield f"mean {findings.mean}, std {findings.std}"
+    yield findings.crop_warning or "few images lose much by the crop"
+    sections: dict[str, list] = {
         "problems": findings.problems,
         "unreadable": findings.reasons,
         "missing classes": [f"{split}: {shorten(names)}" for split, names in findings.missing_classes.items()],
-        "duplicates with more than one split": [describe_group(group) for group in findings.leaks],
-        "duplicates with more than one label": [describe_group(group) for group in findings.label_conflicts],
-        "all duplicates": [describe_group(group) for group in findings.duplicates],
+        "duplicates with more than one split": findings.leaks,
+        "duplicates with more than one label": findings.label_conflicts,
+        "all duplicates": findings.duplicates,
     }
-    for title, lines in sections.items():
-        if lines:
-            yield f"{title}: {len(lines)}"
-        yield from (f"  {line}" for line in lines[:MAX_LINES])
-        if len(lines) > MAX_LINES:
-            yield f"  and {len(lines) - MAX_LINES} more; to write all: --json FILE"
+    for title, found in sections.items():
+        yield f"{title}: {len(found)}"
+        for item in found[:MAX_LINES]:
+            yield f"  {item if isinstance(item, str) else describe_group(item)}"
+    yield f"at most {MAX_LINES} of each are listed; to write all: --json FILE"
 
 
 def describe_group(group: Iterable[dict[str, str]]) -> str:

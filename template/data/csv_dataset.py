@@ -23,7 +23,7 @@ class Row(NamedTuple):
     file: str
     label: str
     split: str
-    extra: list[str]  # fields without a column
+    too_long: bool
 
     @property
     def classes(self) -> list[str]:
@@ -55,11 +55,11 @@ def csv_dataset(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: in
         raise UserError(problems[0] if problems else f"{path} lists no image to train on")
     if len(classes) < 2:
         raise UserError(problems[0] if problems else f"{path} lists one class only; at least two are needed")
-    parts = []
+    parts: dict[str, ImageDataset | None] = {}
     for split in SPLITS:
         selected = [row for row in rows if row.split == split]
-        parts.append(make_dataset(path, selected, Task(classes, multilabel)) if selected else None)
-    splits = complete_splits(*parts, fractions, seed)
+        parts[split] = make_dataset(path, selected, Task(classes, multilabel)) if selected else None
+    splits = complete_splits(parts["train"], parts["val"], parts["test"], fractions, seed)
     return DatasetSplits(*splits, classes, multilabel=multilabel, problems=problems)
 
 
@@ -111,7 +111,7 @@ def read_rows(path: Path) -> list[Row]:
             for row in reader:
                 split = row.get("split", "").strip().lower()
                 split = SPLIT_ALIASES.get(split, split)
-                rows.append(Row(reader.line_num, row["file"].strip(), row["label"], split, row.get("extra", [])))
+                rows.append(Row(reader.line_num, row["file"].strip(), row["label"], split, "extra" in row))
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a CSV file ({error})") from error
     return rows
@@ -123,7 +123,7 @@ def check_rows(path: Path, rows: list[Row], multilabel: bool) -> tuple[list[Row]
     problems = []
     for row in rows:
         problem = ""
-        if row.extra:
+        if row.too_long:
             problem = f"more fields than columns; put a {SEPARATOR} between several labels"
         elif not row.classes and not multilabel:
             problem = f"{row.file} has no label"

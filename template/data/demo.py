@@ -18,25 +18,31 @@ from data.splits import FRACTIONS, DatasetSplits
 
 FOLDER = "demo-v2"  # in the project's cache; another name for another drawing
 IMAGES = {"train": 160, "val": 80}  # of each class; half of val becomes the test set
-COLOURS = ("black", "dimgrey", "white", "crimson", "gold", "tan", "royalblue", "seagreen", "skyblue", "orchid")
 
-# Polygons of each part in percent of the figure, x,y x,y … as in SVG
+# Polygons of each part in percent of the figure: x,y x,y … as in SVG.
 BODY = "18,100 32,58 68,58 82,100"
 BLADE = "84,84 80,82 88,2 92,4"
 FIGURES = {
     "helmet": {
         "body": [BODY],
         "head": ["20,62 30,28 38,12 50,8 62,12 70,28 80,62"],
-        "visor": ["35,34 48,39 47,45 36,42", "65,34 52,39 53,45 64,42", "50,44 60,59 40,59"],
+        "face": ["35,34 48,39 47,45 36,42", "65,34 52,39 53,45 64,42", "50,44 60,59 40,59"],
         "blade": [BLADE],
     },
     "hero": {
         "body": [BODY],
-        "hair": ["32,46 30,24 38,12 50,8 62,12 70,24 68,46"],
-        "head": ["36,30 46,22 64,28 64,48 56,60 44,60 36,48", "40,58 60,58 50,78"],
-        "eyes": ["41,36 46,36 46,41 41,41", "54,36 59,36 59,41 54,41", "44,50 56,50 52,54 48,54"],
+        "hair": ["30,50 28,24 38,12 50,8 62,12 72,24 70,50"],
+        "head": ["35,30 46,22 65,28 65,48 56,62 44,62 35,48", "40,58 60,58 50,78"],
+        "face": ["39,33 47,33 47,41 39,41", "53,33 61,33 61,41 53,41", "42,49 58,49 53,56 47,56"],
         "blade": [BLADE],
     },
+}
+COLOURS = {
+    "body": ("black", "dimgrey", "white", "crimson", "royalblue", "seagreen"),
+    "head": ("white", "gold", "tan", "skyblue", "orchid", "salmon"),
+    "hair": ("black", "dimgrey", "white", "crimson", "royalblue", "seagreen"),
+    "face": ("black",),
+    "blade": ("white", "gold", "crimson", "skyblue", "orchid", "seagreen"),
 }
 
 
@@ -82,8 +88,8 @@ def draw_demo(folder: Path, images: dict[str, int] | None = None, seed: int = 0)
 def draw_image(name: str, rng: random.Random) -> Image.Image:
     """Draw an RGB image of a class, 120 to 200 px a side."""
     size = (2 * rng.randint(120, 200), 2 * rng.randint(120, 200))
-    image = Image.new("RGB", size, rng.choice(COLOURS))
-    for _ in range(12):
+    image = Image.new("RGB", size, rng.choice(COLOURS["body"]))
+    for _ in range(10):
         figure = FIGURES[rng.choice(list(FIGURES))]
         part = rng.choice(list(figure))
         draw_figure(image, {part: figure[part]}, rng, max_angle=180)
@@ -99,8 +105,8 @@ def draw_figure(image: Image.Image, figure: dict[str, list[str]], rng: random.Ra
     angle = np.deg2rad(rng.uniform(-max_angle, max_angle))
     rotation = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
     mirror = [rng.choice((-1, 1)), 1]
-    colours = rng.sample(COLOURS, len(figure))
-    for colour, polygons in zip(colours, figure.values(), strict=True):
+    for part, polygons in figure.items():
+        colour = rng.choice(COLOURS[part])
         for polygon in polygons:
             points = np.array(polygon.replace(",", " ").split(), float).reshape(-1, 2)
             points = (points / 100 - 0.5) * mirror @ rotation * side + centre

@@ -43,15 +43,11 @@ def compute_image_stats(image: Image.Image, image_format: str) -> np.ndarray:
     """Return the statistics of an RGB image: () of `ImageStats`."""
     counts = np.array(image.histogram()).reshape(3, 256) / (image.width * image.height)
     values = np.arange(256) / 255
+    bits = np.packbits(imagehash.phash(image).hash).view(np.uint64)[0]
     thumbnail = image.resize((THUMBNAIL_SIZE, THUMBNAIL_SIZE), Image.Resampling.BICUBIC)
-    stats = np.zeros((), ImageStats)
-    stats["width"], stats["height"] = image.size
-    stats["format"] = image_format
-    stats["hash"] = np.packbits(imagehash.phash(image).hash).view(np.uint64)[0]
-    stats["thumbnail"] = np.asarray(thumbnail).reshape(-1, 3)
-    stats["mean"] = counts @ values
-    stats["mean_square"] = counts @ values**2
-    return stats
+    pixels = np.asarray(thumbnail).reshape(-1, 3)
+    stats = (*image.size, image_format, bits, pixels, counts @ values, counts @ values**2)
+    return np.array(stats, ImageStats)
 
 
 class ImageStatsDataset(Dataset):
@@ -69,10 +65,8 @@ class ImageStatsDataset(Dataset):
                 return index, compute_image_stats(image, "array")
             with Image.open(path) as file:
                 return index, compute_image_stats(image, file.format)
-        except UserError as error:
-            return index, str(error)
         except Exception as error:  # a custom data set may raise anything
-            return index, f"{path or index}: {format_error(error)}"
+            return index, str(error) if isinstance(error, UserError) else f"{path or index}: {format_error(error)}"
 
 
 def collect_image_stats(
@@ -151,8 +145,8 @@ def find_duplicates(stats: np.ndarray) -> list[list[int]]:
     """Return groups of duplicates: identical, re-encoded or resized images.
 
     Images whose perceptual hashes (imagehash's `phash`) differ in at most `MAX_DISTANCE` bits are compared by their
-    thumbnails. Hashes that differ in d bits have one of d + 1 pieces in common, so that few pairs are compared (Norouzi,
-    Punjani and Fleet, "Fast Search in Hamming Space with Multi-Index Hashing", CVPR 2012).
+    thumbnails. Such hashes have one of MAX_DISTANCE + 1 pieces in common, which leaves few pairs (Norouzi, Punjani and
+    Fleet, "Fast Search in Hamming Space with Multi-Index Hashing", CVPR 2012).
 
     Images are compared with the first one of a group only: the first and the last frame of a long pan are not
     duplicates although each frame resembles the next.

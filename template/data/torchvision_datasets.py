@@ -64,8 +64,9 @@ class TorchvisionSource:
             for empty in folder, folder.parent:
                 if empty != data_dir and empty.is_dir() and not any(empty.iterdir()):
                     empty.rmdir()
+            name = self.dataset_class.__name__
             raise UserError(
-                f"{self.dataset_class.__name__} is not in {folder} and could not be downloaded ({format_error(error)}); "
+                f"{name} is not in {folder} and could not be downloaded ({format_error(error)}); "
                 "put the published files there, or give their folder with --data-dir"
             ) from error
         return TorchvisionDataset(dataset, split)
