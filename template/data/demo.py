@@ -3,9 +3,7 @@
 Colours and background are random, and parts of both figures are scattered over every image.
 """
 
-import errno
 import random
-import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,23 +35,13 @@ FIGURES = {
         "blade": [BLADE],
     },
 }
-COLOURS = {
-    "body": ("black", "dimgrey", "white", "crimson", "royalblue", "seagreen"),
-    "head": ("white", "gold", "tan", "skyblue", "orchid", "salmon"),
-    "hair": ("black", "dimgrey", "white", "crimson", "royalblue", "seagreen"),
-    "face": ("black",),
-    "blade": ("white", "gold", "crimson", "skyblue", "orchid", "seagreen"),
-}
+DARK = ("black", "dimgrey", "crimson", "royalblue", "seagreen", "sienna")
+LIGHT = ("white", "gold", "tan", "skyblue", "orchid", "salmon")
+COLOURS = {"body": DARK, "hair": DARK, "head": LIGHT, "face": ("black",), "blade": LIGHT}
 
 
 def demo(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
-    """Read the demo, which is drawn into `data_dir` first if there is no such folder.
-
-    Args:
-        data_dir: a folder of its own.
-        fractions: shares of train, val and test; the last two divide `val/`.
-        seed: of the split.
-    """
+    """Read the demo; draw it first if `data_dir`, a folder of its own, does not exist."""
     if not data_dir.exists():
         draw_demo(data_dir)
     return imagefolder(data_dir, fractions, seed, image_size=96)
@@ -63,32 +51,30 @@ def draw_demo(folder: Path, images: dict[str, int] | None = None, seed: int = 0)
     """Draw the images `folder/<split>/<class>/<number>.jpg`.
 
     Args:
-        folder: does not exist yet, and appears when all images are drawn.
+        folder: appears when all images are drawn.
         images: number of images of each class, by split (default: `IMAGES`).
         seed: of the drawing.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
-    try:
+    with tempfile.TemporaryDirectory(prefix=folder.name + ".", dir=folder.parent) as temporary:
+        unfinished = Path(temporary, folder.name)
         for split, count in (images or IMAGES).items():
             for name in FIGURES:
                 (unfinished / split / name).mkdir(parents=True)
                 for i in range(count):
                     image = draw_image(name, random.Random(f"{seed} {split} {name} {i}"))
                     image.save(unfinished / split / name / f"{i:03}.jpg", quality=88)
-        unfinished.chmod(0o755)  # a temporary folder is for its owner alone
-        unfinished.rename(folder)
-    except OSError as error:
-        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another process was faster
-            raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster
+                raise
 
 
 def draw_image(name: str, rng: random.Random) -> Image.Image:
     """Draw an RGB image of a class, 120 to 200 px a side."""
     size = (2 * rng.randint(120, 200), 2 * rng.randint(120, 200))
-    image = Image.new("RGB", size, rng.choice(COLOURS["body"]))
+    image = Image.new("RGB", size, rng.choice(DARK + LIGHT))
     for _ in range(10):
         figure = FIGURES[rng.choice(list(FIGURES))]
         part = rng.choice(list(figure))

@@ -72,16 +72,16 @@ class ImageStatsDataset(Dataset):
 def collect_image_stats(
     dataset: Dataset, cache_dir: Path, max_new: int | None, num_workers: int | None
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Collect the statistics of all images, from the cache if neither the image nor its file has changed.
+    """Collect the statistics of all images, read from the cache where the image has not changed.
 
     Args:
         dataset: images and labels.
-        cache_dir: of the project; an interrupted call leaves there what it has read.
-        max_new: read no image if more than this many are not in the cache (default: read all).
+        cache_dir: of the project; an interrupted call leaves there what it has computed.
+        max_new: compute nothing if more than this many images are not cached (default: no limit).
         num_workers: see `default_workers`.
 
     Returns:
-        (N,) of `ImageStats`, with a width of 0 for images that were not read; and the errors, by index.
+        (N,) of `ImageStats`, with a width of 0 where they are missing, and the errors by index.
     """
     folder = cache_dir / "image_stats"
     cached = load_stats(folder)
@@ -176,18 +176,11 @@ def find_duplicates(stats: np.ndarray) -> list[list[int]]:
 
 
 def are_similar(one: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return which thumbnails differ by little of their contrast; both are root mean squares.
+    """Return which thumbnails, (N, P, 3), differ from one, (P, 3), by little of their contrast, as root mean squares.
 
     Photographs re-encoded at qualities from 30 to 90 and resized by 1/4 to 2 differ by less than 0.08 of their
     contrast, characters of 28 pixels by less than 0.15, and different images by at least 0.29. Where one of the two
     has no colour, their brightness is compared: it may be a copy in black and white.
-
-    Args:
-        one: (P, 3) of uint8.
-        others: (N, P, 3) of uint8.
-
-    Returns:
-        (N,) of bool.
     """
     one, others = one.astype(np.float32), others.astype(np.float32)
     luma = np.array([[0.299], [0.587], [0.114]], np.float32)

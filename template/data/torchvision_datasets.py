@@ -33,21 +33,13 @@ class TorchvisionDataset(Dataset):
 
 @dataclass(frozen=True)
 class TorchvisionSource:
-    """Entry of `DATASETS` that reads a data set of torchvision when it is called.
-
-    Attributes:
-        dataset_class: of torchvision.
-        splits: arguments of `dataset_class` for each published split; without val, a tenth of train becomes val.
-        folder: of torchvision's files, relative to `data_dir`.
-        image_size: default side in pixels.
-        augmentation: default augmentation.
-    """
+    """Entry of `DATASETS` that reads a data set of torchvision when it is called."""
 
     dataset_class: type[Dataset]
-    splits: dict[str, dict]
-    folder: str
-    image_size: int
-    augmentation: str
+    splits: dict[str, dict]  # arguments of dataset_class for each split; without val, a tenth of train becomes val
+    folder: str  # of torchvision's files, relative to data_dir
+    image_size: int  # default side in pixels
+    augmentation: str  # default
 
     def __call__(self, data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
         """Read or download the data set; `fractions` is unused."""
