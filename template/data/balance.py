@@ -7,7 +7,7 @@ import numpy as np
 
 from config import Config
 from core.task import classes_of
-from data.splits import DatasetSplits, labels
+from data.splits import DatasetSplits, get_labels
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ def balance(config: Config, data: DatasetSplits) -> DatasetSplits:
     """
     if config.balance == "none":
         return data
-    targets = [classes_of(label) for label in labels(data.train)]
+    targets = [classes_of(label) for label in get_labels(data.train)]
     counts = np.bincount(np.concatenate(targets).astype(int), minlength=len(data.classes))
     weights = data.task.class_weights(counts.clip(min=1), len(targets))
     for i in weights.argmax(), weights.argmin():

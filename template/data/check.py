@@ -21,7 +21,7 @@ from core.processes import local_main_first
 from data import choose_dataset, data_folder, get_data
 from data.duplicates import collect_image_stats, find_duplicates
 from data.imagefolder import shorten
-from data.splits import SPLITS, DatasetSplits, check_problems, get_file_names, labels
+from data.splits import SPLITS, DatasetSplits, check_problems, get_file_names, get_labels
 from Project import project
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def inspect_images(
     """Inspect all images of a data set; for the arguments see `collect_image_stats`."""
     parts = [getattr(data, split) for split in SPLITS]
     dataset = ConcatDataset(parts)
-    targets = labels(dataset)
+    targets = get_labels(dataset)
     images = pd.DataFrame({"file": get_file_names(dataset)})
     images["split"] = np.repeat(SPLITS, [len(part) for part in parts])
     images["label"] = [data.task.describe(target) for target in targets]

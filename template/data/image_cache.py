@@ -17,7 +17,7 @@ from core.errors import UserError
 from core.files import atomic_write, digest
 from data import image_io
 from data.image_dataset import image_sources, read_item
-from data.splits import DatasetSplits, labels
+from data.splits import DatasetSplits, get_labels
 from data.transformation import Transform, get_transforms
 
 MIN_FREE_SPACE = 2**30  # bytes that are left to others
@@ -36,7 +36,7 @@ class CachedImages(Subset):
         super().__init__(dataset, range(len(dataset)))
         self.resize = resize
         self.files = files
-        self.targets = labels(dataset)
+        self.targets = get_labels(dataset)
         self.sides = image_io.needed_sides(resize)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int | torch.Tensor]:

@@ -11,7 +11,7 @@ from torchvision.datasets.utils import extract_archive
 
 from core.errors import UserError, format_error
 from data.image_dataset import ImageDataset
-from data.imagefolder import class_folders, list_images
+from data.imagefolder import class_folders
 from data.splits import FRACTIONS, DatasetSplits, complete_splits
 
 NAME = "tiny-imagenet-200"
@@ -41,14 +41,17 @@ def tiny_imagenet(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: 
 
     annotations = root / "val" / "val_annotations.txt"
     wnid_of = read_pairs(annotations)
-    files = sorted(path.name for path in root.glob("val/images/*.JPEG"))
+    images = sorted(path.name for path in root.glob("val/images/*.JPEG"))
     problems = [f"{annotations}: {name} has a class that train lacks" for name in wnid_of if wnid_of[name] not in wnids]
-    problems += [f"{annotations}: there is no image {name}" for name in sorted(set(wnid_of) - set(files))]
-    problems += [f"{annotations} does not list {name}" for name in files if name not in wnid_of]
-    files = [name for name in files if wnid_of.get(name) in wnids]
-    targets = [wnids.index(wnid_of[name]) for name in files]
-    train = list_images(root / "train", root, wnids)
-    test = ImageDataset(root, [f"val/images/{name}" for name in files], targets, classes)
+    problems += [f"{annotations}: there is no image {name}" for name in sorted(set(wnid_of) - set(images))]
+    problems += [f"{annotations} does not list {name}" for name in images if name not in wnid_of]
+    images = [name for name in images if wnid_of.get(name) in wnids]
+    targets = [wnids.index(wnid_of[name]) for name in images]
+    test = ImageDataset(root, [f"val/images/{name}" for name in images], targets, classes)
+
+    files = sorted(path.relative_to(root).as_posix() for path in root.glob("train/*/images/*.JPEG"))
+    targets = [wnids.index(file.split("/")[1]) for file in files]
+    train = ImageDataset(root, files, targets, classes)
     train, val, test = complete_splits(train, None, test, seed=seed)
     return DatasetSplits(train, val, test, classes, image_size=64, augmentation="small", problems=problems)
 
