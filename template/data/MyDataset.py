@@ -32,7 +32,8 @@ class MyDataset(Dataset):
         self.classes = sorted(set(names))
         self.targets = [self.classes.index(name) for name in names]
         if len(self.classes) < 2:
-            raise UserError(f"{data_dir} holds {len(self.classes)} classes, as in daisy_001.jpg; two are needed")
+            found = f"{data_dir} holds images of {len(self.classes)} classes"
+            raise UserError(f"{found}; at least two are needed, such as daisy_001.jpg and rose_17.png")
 
     def __len__(self) -> int:
         return len(self.files)

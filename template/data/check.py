@@ -119,26 +119,27 @@ def inspect_images(
     counts = pd.crosstab(classes["label"], classes["split"])
     counts = counts.reindex(index=data.classes, columns=SPLITS, fill_value=0)
     missing = {split: counts.index[counts[split] == 0].tolist() for split in SPLITS}
-    train_counts = counts["train"][counts["train"] > 0]
+    in_train = counts["train"][counts["train"] > 0]
 
     stats, errors = collect_image_stats(dataset, cache_dir, max_new, num_workers)
     unreadable = sorted(errors)
-    readable = np.flatnonzero(stats["width"])
+    readable = np.flatnonzero(stats["width"])  # indices in images, as opposed to those in stats from here on
     stats = stats[readable]
     mean, std = channel_statistics(stats[images["split"][readable] == "train"])
     sizes = np.stack([stats["width"], stats["height"]], axis=1)
     by_area = sizes[sizes.prod(axis=1).argsort(kind="stable")].tolist()
+    places = {"smallest": 0, "median": len(by_area) // 2, "largest": -1} if by_area else {}
     duplicates = [images.iloc[readable[group]].to_dict("records") for group in find_duplicates(stats)]
     return Findings(
         counts=counts.to_dict(),
         images_checked=len(readable) + len(errors),
-        sizes={"smallest": by_area[0], "median": by_area[len(by_area) // 2], "largest": by_area[-1]} if by_area else {},
+        sizes={name: by_area[i] for name, i in places.items()},
         cropped=int((1 - sizes.min(axis=1) / sizes.max(axis=1) > MAX_CROPPED).sum()),
         formats=pd.Series(stats["format"].astype(str)).value_counts().to_dict(),
         unreadable=images["file"][unreadable].tolist(),
         reasons=[errors[i] for i in unreadable],
         missing_classes={split: names for split, names in missing.items() if names},
-        imbalance=float(train_counts.max() / train_counts.min()) if len(train_counts) else 1.0,
+        imbalance=float(in_train.max() / in_train.min()) if len(in_train) else 1.0,
         duplicates=duplicates,
         leaks=[group for group in duplicates if len({item["split"] for item in group}) > 1],
         label_conflicts=[group for group in duplicates if len({item["label"] for item in group}) > 1],

@@ -36,8 +36,8 @@ def tiny_imagenet(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: 
     wnids = class_folders(root / "train")
     words = read_pairs(root / "words.txt")
     names = [words.get(wnid, wnid).split(",")[0].strip() for wnid in wnids]
-    n_wnids = Counter(names)
-    classes = [name if n_wnids[name] == 1 else f"{name} ({wnid})" for name, wnid in zip(names, wnids, strict=True)]
+    frequency = Counter(names)
+    classes = [name if frequency[name] == 1 else f"{name} ({wnid})" for name, wnid in zip(names, wnids, strict=True)]
 
     annotations = root / "val" / "val_annotations.txt"
     wnid_of = read_pairs(annotations)

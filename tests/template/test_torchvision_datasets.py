@@ -16,6 +16,7 @@ from PIL import Image
 import evaluate
 from core.errors import UserError
 from data import get_data
+from data.check import inspect_images
 from data.splits import get_labels
 from data.torchvision_datasets import TorchvisionDataset
 
@@ -36,7 +37,7 @@ def kmnist_files() -> dict[str, bytes]:
     return files
 
 
-def test_a_torchvision_data_set_by_name(tmp_path, train):
+def test_a_torchvision_data_set_by_name(tmp_path, train, monkeypatch):
     raw = tmp_path / "files" / "KMNIST" / "raw"
     raw.mkdir(parents=True)
     for name, content in kmnist_files().items():
@@ -47,6 +48,11 @@ def test_a_torchvision_data_set_by_name(tmp_path, train):
     assert (data.image_size, data.augmentation) == (28, "characters")
     assert data.train[0][0].mode == "RGB"
     assert get_labels(data.test) == [i % 10 for i in range(20)]
+    findings = inspect_images(data, tmp_path / "cache")
+    assert findings.images_checked == 80
+    with monkeypatch.context() as patch:  # statistics are cached
+        patch.setattr("data.duplicates.compute_image_stats", lambda *_: 1 / 0)
+        assert inspect_images(data, tmp_path / "cache") == findings
     run = train(dataset="kmnist", data_dir=tmp_path / "files", image_size=None, epochs=1)
     options = json.loads(run.config.read_text())["options"]
     assert (options["image_size"], options["augmentation"]) == (28, "characters")
