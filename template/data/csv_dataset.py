@@ -125,10 +125,8 @@ def check_rows(path: Path, rows: list[Row], multilabel: bool) -> tuple[list[Row]
         problem = ""
         if row.too_long:
             problem = f"more fields than columns; put a {SEPARATOR} between several labels"
-        elif not row.classes and not multilabel:
-            problem = f"{row.file} has no label"
-        elif len(row.classes) > 1 and not multilabel:
-            problem = f"{row.file} has several labels; the network knows of one"
+        elif len(row.classes) != 1 and not multilabel:
+            problem = f"{row.file} has {len(row.classes)} labels; expected is one"
         elif row.split not in SPLITS:
             problem = f"the split {row.split!r} is none of {', '.join(SPLITS)}"
         else:

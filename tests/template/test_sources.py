@@ -48,7 +48,7 @@ def test_labels_that_only_look_like_one_or_several(train, photos, tmp_path):
     several = write_table(
         tmp_path / "data" / "several.csv", [*rows[1:], ("train/hero/001.jpg", "hero|helmet")], "file,label"
     )
-    with pytest.raises(UserError, match=r"several labels; the network knows of one"):
+    with pytest.raises(UserError, match="has 2 labels; expected is one"):
         read_labelled_table(several, Task(["helmet", "hero"]))
     assert get_data("csv", several).multilabel
     several.rename(one)
@@ -174,6 +174,7 @@ def test_rows_that_cannot_be_used_are_named_by_their_line(photos, tmp_path):
     assert len(data.problems) == 3
     assert "line 4: there is no file 'train/nowhere.jpg'" in data.problems[0]
     assert "line 5" in data.problems[1]
+    assert "has 0 labels" in data.problems[1]
     assert "'later'" in data.problems[2]
     with pytest.raises(UserError, match=r"nowhere.*2 more"):
         check_problems(data)
