@@ -138,7 +138,7 @@ def desk() -> Iterator[Desk]:
         project = copy_of_template(home / "template")
         desk = Desk(home, python, home)
         draw = "from pathlib import Path; from data.demo import draw_demo as d; n = {'train': 12, 'val': 20}\n"
-        desk.run("python -", draw + "d(Path('.cache/demo-v1'), n); d(Path('DIR'), n, seed=1)", project)
+        desk.run("python -", draw + "d(Path('.cache/demo-v2'), n); d(Path('DIR'), n, seed=1)", project)
         shutil.copy(project / "DIR" / "val" / "hero" / "000.jpg", project / "photo.jpg")
         for folder in ("folder", "photos", "more_photos"):
             shutil.copytree(project / "DIR" / "val" / "helmet", project / folder)

@@ -300,7 +300,7 @@ def test_a_demo_that_was_left_half_drawn_is_drawn_again(tmp_path, monkeypatch):
     before = sorted((tmp_path / "demo" / "train" / "hero").iterdir())
     draw_demo(tmp_path / "demo", {"train": 5})  # another process was faster
     assert sorted((tmp_path / "demo" / "train" / "hero").iterdir()) == before
-    monkeypatch.setattr(sys.modules["data.demo"], "draw_picture", lambda *_: 1 / 0)
+    monkeypatch.setattr(sys.modules["data.demo"], "draw_image", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         draw_demo(tmp_path / "second", {"train": 1})
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
