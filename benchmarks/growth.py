@@ -58,7 +58,7 @@ def run_one(data_dir: Path) -> None:
         setattr(module, name, call)
 
     timed(data.check, "check", "look")
-    timed(features, "cached_loader", "features")
+    timed(features, "FeatureLoader", "features")
     with tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         weights = Path(folder) / "weights.pt"  # of no meaning; what counts is the time

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "template"))
 
 from data import get_data, get_transforms, make_loaders
 from models import get_model
-from training.feature_cache import cached_loader
+from training.feature_cache import FeatureLoader
 
 VIEWS = 40
 
@@ -65,7 +65,7 @@ def main() -> None:
         network = get_model("resnet18", len(data.classes), "imagenet")
         with tempfile.TemporaryDirectory() as cache:
             kept = [
-                cached_loader(network, loader, Path(cache), VIEWS if loader is loaders[0] else 0) for loader in loaders
+                FeatureLoader(network, loader, Path(cache), VIEWS if loader is loaders[0] else 0) for loader in loaders
             ]
 
             def all_of(loader, view: int) -> torch.Tensor:

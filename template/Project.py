@@ -35,8 +35,7 @@ class Run:
         self.times = self / "times.json"  # seconds spent on each part of the last training
         self.report = self / "report.html"  # everything on one page
 
-    def __truediv__(self, name: str) -> Path:
-        """Return the path of another file, as in `run / "curves.png"`."""
+    def __truediv__(self, name: str) -> Path:  # such as run / "curves.png"
         return self.folder / name
 
 

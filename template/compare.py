@@ -20,14 +20,15 @@ import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from string import ascii_uppercase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional
 
 from config import Config, parse_config
-from core.cli import STOPPED, check_at_least, parse, run_script
+from core.cli import STOPPED, parse, run_script
 from core.errors import UserError
 from core.files import digest
+from core.ranges import Range, check_ranges
 from Project import Run, project
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+AtLeastTwo = Annotated[int, Range("at least 2", 2)]
 SIGNIFICANCE_LEVEL = 0.05  # of all verdicts of a comparison together
 
 
@@ -44,9 +46,9 @@ class Options:
 
     settings: Positional[tuple[str, ...]]
     """Options of main.py as name=value, in quotes; each is one setting, called A, B and so on."""
-    seeds: int = 5
+    seeds: AtLeastTwo = 5
     """Train each setting with the seeds 0, 1, and so on."""
-    folds: int | None = None
+    folds: AtLeastTwo | None = None
     """Train each setting on each of K folds of the training and validation set instead, all with the same seed."""
     common: str = ""
     """Options of main.py that all settings share, in quotes."""
@@ -54,7 +56,7 @@ class Options:
     """Prefix of the names of the runs. Complete runs of the same name and options are not trained again."""
 
     def __post_init__(self) -> None:
-        check_at_least(2, self, "seeds", "folds")
+        check_ranges(self)
         if not 2 <= len(self.settings) <= len(ascii_uppercase):
             raise UserError(f"{len(self.settings)} setting(s) given; give at least two, such as lr=0.001 lr=0.003")
 

@@ -9,20 +9,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from core.cli import (
-    Fraction,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    Seed,
-    check_ranges,
-    option_name,
-    parse,
-)
+from core.cli import option, parse
 from core.environment import versions
 from core.errors import UserError, format_error
 from core.files import read_json
+from core.ranges import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed, check_ranges
 from core.run_folder import latest_run, new_name, open_for_training, open_run
 from Project import BASE_DIR, Project, Run, project
 
@@ -130,23 +121,13 @@ class Config:
             raise UserError(f"--run-name {name!r}: give a plain folder name")
 
 
-# Groups of the help, by their first option.
 HEADINGS = {"--dataset": "data", "--model": "network", "--epochs": "training", "--seed": "machine", "--run-name": "run"}
-
 MAY_CHANGE_ON_RESUME = ("resume", "data_dir", "device", "num_workers", "cache_images", "trackers", "strict")
 MAY_BE_RAISED_ON_RESUME = ("epochs", "patience")
 
 
 def parse_config(argv: Sequence[str] | None = None, project: Project = project) -> Config:
-    """Parse the command line of main.py; with `--resume`, the options of that run are the defaults.
-
-    Args:
-        argv: arguments (default: those of the process).
-        project: whose latest run `--resume latest` means.
-
-    Raises:
-        UserError: a value is out of range, or an option cannot be changed on resume.
-    """
+    """Parse the command line of main.py; with `--resume`, the options of that run are the defaults."""
     config = parse(Config, argv, HEADINGS)
     if config.resume is None:
         return config
@@ -159,43 +140,43 @@ def parse_config(argv: Sequence[str] | None = None, project: Project = project) 
 
 def check_changes(saved: Config, config: Config) -> None:
     """Raise a UserError if an option differs from the saved one that would make it another run."""
-    for name in (field.name for field in fields(Config)):
-        before, now = getattr(saved, name), getattr(config, name)
-        if name in MAY_BE_RAISED_ON_RESUME:
-            if now < before:
-                raise UserError(f"--{name} {now}: the run has {before}, which can only be raised on resume")
-        elif now != before and name not in MAY_CHANGE_ON_RESUME:
-            changed = f"--{option_name(name)} {now}"
-            raise UserError(f"{changed} cannot be changed on resume (the run has {before}); start a new run")
+    for name, before in vars(saved).items():
+        now = getattr(config, name)
+        if now == before or name in MAY_CHANGE_ON_RESUME:
+            continue
+        if name not in MAY_BE_RAISED_ON_RESUME:
+            raise UserError(f"{option(name, now)} cannot be changed on resume (the run has {before}); start a new run")
+        if now < before:
+            raise UserError(f"{option(name, now)}: the run has {before}, which can only be raised on resume")
     if config.epochs > saved.epochs and config.lr_schedule not in ("plateau", "constant"):
-        schedule = f"the {config.lr_schedule} schedule was planned for {saved.epochs} epochs"
-        raise UserError(f"--epochs {config.epochs}: {schedule}; start a new run")
+        raise UserError(
+            f"--epochs {config.epochs}: the {config.lr_schedule} schedule was planned for {saved.epochs} epochs; "
+            "start a new run"
+        )
 
 
 def load_config(run: Run) -> Config:
     """Return the options of a run; raise a UserError if its config.json cannot be read."""
-    known = {field.name for field in fields(Config)}
     options: dict[str, Any] = {}
     try:
-        for name, value in read_json(run.config)["options"].items():
-            if name in known:
-                options[name] = tuple(value) if isinstance(value, list) else value
-        config = Config(**options)
-        return replace(config, data_dir=config.data_dir and Path(config.data_dir))
+        saved = read_json(run.config)["options"]
+        for field in fields(Config):
+            value = saved.get(field.name, field.default)
+            options[field.name] = tuple(value) if isinstance(value, list) else value
+        if options["data_dir"]:
+            options["data_dir"] = Path(options["data_dir"])
+        return Config(**options)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{run.config} cannot be read ({format_error(error)}); was it changed?") from error
 
 
 def start_run(config: Config, project: Project, files: Mapping[str, Any]) -> AbstractContextManager[Run]:
-    """Return a context with the run folder, new or resumed, for the training to happen in.
+    """Return a context with the run folder, which is new or resumed.
 
     Args:
         config: resolved.
         project: to which a new run belongs.
         files: contents of JSON files that describe the data, by file name.
-
-    Raises:
-        UserError: there is a run of that name.
     """
     if config.resume:
         return open_for_training(Run(config.resume), {"config.json": to_json(config)}, resumed=True)
@@ -206,7 +187,8 @@ def start_run(config: Config, project: Project, files: Mapping[str, Any]) -> Abs
 
 def to_json(config: Config) -> dict[str, Any]:
     """Return the content of config.json: options, library versions, git commit if any."""
-    options = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+    options = asdict(config)
+    options["data_dir"] = config.data_dir and str(config.data_dir)
     del options["resume"]  # it is this folder
     libraries = versions("torch", "torchvision", "poutyne", "imaug", "numpy", "pillow")
     git = ["git", "-C", str(BASE_DIR), "describe", "--always", "--dirty", "--abbrev=40"]

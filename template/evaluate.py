@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Literal
 
 from tyro.conf import Positional
 
-from core.cli import check_at_least, parse, run_script
+from core.cli import parse, run_script
 from core.errors import UserError
 from core.files import read_json, write_json
 from core.processes import init_distributed, rank
+from core.ranges import NonNegativeInt, PositiveInt, check_ranges
 from Project import project
 
 if TYPE_CHECKING:
@@ -36,16 +37,15 @@ class Options:
     """Split to score."""
     data_dir: Path | None = None
     """Where the run's images are now; or other images in class folders, or in a table if the run's are."""
-    batch_size: int = 32
+    batch_size: PositiveInt = 32
     """Images per batch; the scores do not depend on it."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps or xpu."""
-    num_workers: int | None = None
+    num_workers: NonNegativeInt | None = None
     """Processes that read images (default: one per core, at most 8)."""
 
     def __post_init__(self) -> None:
-        check_at_least(1, self, "batch_size")
-        check_at_least(0, self, "num_workers")
+        check_ranges(self)
 
 
 def main(options: Options) -> None:

@@ -17,6 +17,15 @@ from Project import Run
 
 logger = logging.getLogger(__name__)
 
+QUIET = {
+    "log_code": False,
+    "log_graph": False,
+    "log_git_patch": False,
+    "parse_args": False,
+    "auto_output_logging": False,
+    "display_summary_level": 0,
+}
+
 
 class CometCallback(Logger):
     """One Comet experiment per run; a resumed run continues its experiment.
@@ -32,7 +41,6 @@ class CometCallback(Logger):
         self.run = run
         self.folder = run / "comet"
         self.folder.mkdir(exist_ok=True)
-        self.online = False
         self.experiment = self.start()
         config = read_json(run.config)
         self.experiment.log_parameters({**config.pop("options"), **config})
@@ -46,17 +54,9 @@ class CometCallback(Logger):
             logging.getLogger(name).setLevel(logging.ERROR)
         key_file = self.folder / "experiment_key.txt"
         key = key_file.read_text(encoding="utf-8").strip() if key_file.is_file() else None
-        config = comet_ml.ExperimentConfig(
-            name=self.run.folder.name,
-            offline_directory=str(self.folder),
-            log_code=False,
-            log_graph=False,
-            log_git_patch=False,
-            parse_args=False,
-            auto_output_logging=False,
-            display_summary_level=0,
-        )
+        config = comet_ml.ExperimentConfig(name=self.run.folder.name, offline_directory=str(self.folder), **QUIET)
         settings = {"experiment_key": key, "mode": "get_or_create" if key else "create", "experiment_config": config}
+        self.online = False
         reason = "no API key"
         if comet_ml.config.get_api_key(None, comet_ml.get_config()):
             try:
@@ -89,6 +89,5 @@ class CometCallback(Logger):
     def end(self) -> None:
         self.experiment.end()  # completes the archive
         if not self.online:
-            archives = sorted(self.folder.glob("*.zip"), key=os.path.getmtime)  # a resumed run has several
-            files = " ".join(shlex.quote(str(path)) for path in archives)
-            logger.info("Comet: to upload this run, type: comet upload %s", files)
+            archives = sorted(map(str, self.folder.glob("*.zip")))  # a resumed run has several
+            logger.info("Comet: to upload this run, type: comet upload %s", shlex.join(archives))

@@ -2,7 +2,7 @@
 
 from poutyne import Callback
 
-from core.processes import broadcast_parameters, weighted_all_reduce
+from core.processes import broadcast_parameters, weighted_mean
 
 
 class DistributedMetrics(Callback):
@@ -25,5 +25,5 @@ class DistributedMetrics(Callback):
         self.n_images["val_loss"] += logs["size"]
 
     def on_epoch_end(self, epoch_number: int, logs: dict) -> None:
-        sums = {name: float(logs[name]) * n for name, n in self.n_images.items()}
-        logs.update(weighted_all_reduce(sums, self.n_images))
+        for name, n in self.n_images.items():
+            logs[name] = weighted_mean(float(logs[name]), n)

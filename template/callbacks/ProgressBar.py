@@ -19,13 +19,17 @@ class ProgressBar(Callback):
         super().__init__()
         self.stop = stop
 
+    @property
+    def lr(self) -> float:
+        return self.model.optimizer.param_groups[0]["lr"]
+
     def on_epoch_begin(self, epoch_number: int, logs: dict) -> None:
         self.name = f"epoch {epoch_number}/{self.params['epochs']}"
         n_batches = self.params["steps"] + self.params.get("valid_steps", 0)
         self.bar = progress_bar(self.name, total=n_batches, unit="batches")
 
     def on_train_batch_end(self, batch_number: int, logs: dict) -> None:
-        self.lr = self.model.optimizer.param_groups[0]["lr"]
+        self.last_lr = self.lr
         self.bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
         self.bar.update()
 
@@ -36,10 +40,9 @@ class ProgressBar(Callback):
         self.bar.close()
         results = "  ".join(f"{name} {logs[name]:.4g}" for name in ("loss", "acc", "val_loss", "val_acc"))
         logger.info("%s  %s  %.1f s", self.name, results, logs["time"])
-        lr = self.model.optimizer.param_groups[0]["lr"]
         monitor = self.stop.monitor
-        if lr < self.lr:  # after the last batch, so ReduceLROnPlateau did it
-            logger.info("learning rate cut from %.3g to %.3g: %s has stopped improving", self.lr, lr, monitor)
+        if self.lr < self.last_lr:  # after the last batch, so ReduceLROnPlateau did it
+            logger.info("learning rate cut from %.3g to %.3g: %s has stopped improving", self.last_lr, self.lr, monitor)
         if self.stop.stopped_epoch:
             reason = f"{monitor} has not improved since epoch {epoch_number - self.stop.wait}"
             logger.info("stopped early after epoch %d: %s (--patience %d)", epoch_number, reason, self.stop.patience)

@@ -42,8 +42,9 @@ class ResumeCheckpoint(Callback):
         try:
             self.model.optimizer.load_state_dict(self.state["optimizer"])
         except ValueError as error:
-            message = "the trainable parameters are not those of this run; was its code changed? start a new run"
-            raise UserError(f"{message} ({format_error(error)})") from error
+            raise UserError(
+                f"the trainable parameters are not those of this run; was its code changed? {error}"
+            ) from error
         self.schedule.scheduler.load_state_dict(self.state["schedule"])
         self.best.current_best = self.state["best"]
         self.stop.best = self.state["stop"]["best"]
@@ -71,10 +72,9 @@ class ResumeCheckpoint(Callback):
 
 
 def load_state(config: Config) -> dict[str, Any] | None:
-    """Load the `last.pt` of the run to resume, and cut `log.csv` back to its epoch.
+    """Load the state that `ResumeCheckpoint` saved, None for a new run, and cut `log.csv` back to its epoch.
 
-    Returns:
-        The state that `ResumeCheckpoint` saved; None for a new run. "stopped" is False again if --patience was raised.
+    "stopped" is False again if --patience was raised.
 
     Raises:
         UserError: a checkpoint is missing or cannot be read, or the run has stopped early.
@@ -82,12 +82,12 @@ def load_state(config: Config) -> dict[str, Any] | None:
     if not config.resume:
         return None
     run = Run(config.resume)
-    missing = [file.name for file in (run.last, run.best) if not file.is_file()]
-    if missing:
-        raise UserError(
-            f"{run.folder} holds no {missing[0]}; if it was killed in its first epoch, delete it and start again with "
-            "the same command: checked images and computed features are cached"
-        )
+    for file in run.last, run.best:
+        if not file.is_file():
+            raise UserError(
+                f"{run.folder} holds no {file.name}; if it was killed in its first epoch, delete it and start again "
+                "with the same command: checked images and computed features are cached"
+            )
     try:
         state = torch.load(run.last, map_location="cpu", weights_only=True)
         epoch = state["epoch"]

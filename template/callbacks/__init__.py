@@ -50,11 +50,8 @@ def get_trackers(names: Sequence[str], run: Run, env_file: Path, val_dl: DataLoa
     Args:
         names: keys of `TRACKERS`; others, such as none and csv, are skipped.
         run: has its config.json already.
-        env_file: holds API keys; it need not exist.
+        env_file: API keys; it need not exist.
         val_dl: loader of the validation set.
-
-    Raises:
-        UserError: the package of a tracker is not installed.
     """
     trackers: list[SafeTracker] = []
     try:

@@ -33,13 +33,11 @@ def local_world_size() -> int:
 
 
 def versions(*packages: str) -> dict[str, str | None]:
-    """Return the installed version of each package, None if it is not installed."""
-    found: dict[str, str | None] = {}
+    """Return the version of each package, None if it is not installed."""
+    found: dict[str, str | None] = dict.fromkeys(packages)
     for package in packages:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
     return found
 
 
@@ -58,12 +56,7 @@ def keep_freed_memory(device: "torch.device") -> None:
 
 
 def use_bf16(setting: str, frozen: bool, device: "torch.device") -> bool:
-    """Return whether the backbone computes in bfloat16.
-
-    Args:
-        setting: "on", "off" or "auto" (if the backbone is frozen and the device is fast at it).
-        frozen: whether the backbone is frozen for the whole training.
-        device: that the backbone runs on.
+    """Return whether the backbone computes in bfloat16: if asked for or, by "auto", if it is frozen and that is fast.
 
     Raises:
         UserError: "on" for a device without instructions for bfloat16.
@@ -77,4 +70,6 @@ def use_bf16(setting: str, frozen: bool, device: "torch.device") -> bool:
         fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     if setting == "on" and not fast:
         raise UserError(f"--bf16 on: this {device.type} is not faster in bfloat16; leave it out")
-    return setting == "on" or (setting == "auto" and frozen and fast)
+    if setting == "auto":
+        return frozen and fast
+    return setting == "on"

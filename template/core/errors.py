@@ -25,15 +25,9 @@ def format_error(error: Exception) -> str:
 
 
 def lookup(name: str, registry: Mapping[str, Any], what: str) -> Any:
-    """Return an entry of a registry.
+    """Return an entry of a registry; else raise a UserError that names the kind of entry, as in "unknown model".
 
-    Args:
-        name: key of the entry.
-        registry: entries by name.
-        what: kind of entry, such as "model".
-
-    Raises:
-        UserError: unknown name; suggests the closest one and lists the valid ones.
+    The message suggests the closest name and lists the valid ones.
     """
     if name in registry:
         return registry[name]

@@ -15,9 +15,7 @@ from core.errors import UserError, format_error
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a temporary file that replaces `path` when it is complete; write to a device such as /dev/stdout directly.
 
-    Args:
-        path: file to create or replace.
-        mode: "w" for text in UTF-8, "wb" for bytes.
+    The mode is "w" for text in UTF-8 or "wb" for bytes.
     """
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "", "errors": "surrogateescape"}
     if path.exists() and not path.is_file():
@@ -43,9 +41,7 @@ def write_tensors(state: Any, file: IO[bytes]) -> None:
     try:
         torch.save(state, file)
     except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
+        raise error.__context__ or error from None
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -22,10 +22,6 @@ from core.errors import UserError
 def init_distributed(device: torch.device, batch_size: int) -> None:
     """Connect the processes, by NCCL on GPUs and by gloo on CPUs.
 
-    Args:
-        device: of this process.
-        batch_size: of all processes together.
-
     Raises:
         UserError: the batch cannot be divided equally, so the mean of the gradients would not be that of the batch.
     """
@@ -59,7 +55,7 @@ def local_main_first() -> Iterator[None]:
 
 
 def broadcast_object(value: Any) -> Any:
-    """Return the value that rank 0 has; it must be picklable."""
+    """Return the value that rank 0 has."""
     values = [value]
     if world_size() > 1:
         distributed.broadcast_object_list(values)
@@ -78,11 +74,11 @@ def gather(shard: torch.Tensor) -> torch.Tensor:
     return whole
 
 
-def weighted_all_reduce(sums: dict[str, float], counts: dict[str, int]) -> dict[str, float]:
-    """Return for each name the sum over all processes, divided by its count over all processes."""
-    totals = torch.tensor([list(sums.values()), [counts[name] for name in sums]], dtype=torch.float64)
+def weighted_mean(value: float, weight: float) -> float:
+    """Return the mean of the values that all processes have, by their weights."""
+    totals = torch.tensor([value * weight, weight], dtype=torch.float64)
     distributed.all_reduce(totals)
-    return dict(zip(sums, (totals[0] / totals[1]).tolist(), strict=True))
+    return (totals[0] / totals[1]).item()
 
 
 def broadcast_parameters(network: nn.Module, buffers_only: bool = False) -> None:

@@ -20,14 +20,7 @@ class LogStream:
 
 
 def progress_bar(what: str, items: Iterable | None = None, total: int | None = None, unit: str = "images") -> tqdm:
-    """Return a progress bar on a terminal, else one that logs a line every 30 s; rank 0 alone shows it.
-
-    Args:
-        what: description, such as "checking".
-        items: to iterate over; without them, call the bar's `update`.
-        total: number of items (default: length of `items`).
-        unit: what is counted, for the log.
-    """
+    """Return a progress bar on a terminal, else one that logs a line every 30 s; rank 0 alone shows it."""
     if rank() > 0 or sys.stderr.isatty():
         return tqdm(items, what, total, leave=False, dynamic_ncols=True, disable=rank() > 0)
     line = "{desc}: {n:,} of {total:,} " + unit + ", about {remaining} left{postfix}"

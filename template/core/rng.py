@@ -7,11 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def isolated_rng(seed: int | None) -> Iterator[None]:
-    """Seed torch, NumPy and Python for this context; afterwards torch continues as if nothing had been drawn.
-
-    Args:
-        seed: from 0 to 2 ** 63 - 1; None changes nothing.
-    """
+    """Seed torch, NumPy and Python, unless the seed is None; afterwards restore the state of torch."""
     if seed is None:
         yield
         return

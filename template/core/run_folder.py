@@ -1,6 +1,7 @@
 """Run folders: created last, when all checks have passed; found and opened again."""
 
 import logging
+import os
 import shlex
 import shutil
 import time
@@ -12,20 +13,22 @@ from typing import Any
 from core.environment import rank
 from core.errors import UserError
 from core.files import atomic_write, write_json
-from Project import Project, Run
+from Project import BASE_DIR, Project, Run
 
 logger = logging.getLogger(__name__)
 
 
 def latest_run(project: Project) -> Path:
     """Return the folder of the latest run, by the time of its `last.pt`, or of the folder if it has none."""
-    runs = [Run(folder) for folder in project.checkpoint_dir.glob("*")]
-    runs = [run for run in runs if run.config.is_file()]
-    if not runs:
+    times = {}
+    for config in project.checkpoint_dir.glob("*/config.json"):
+        run = Run(config.parent)
+        times[run.folder] = (run.last if run.last.exists() else run.folder).stat().st_mtime
+    if not times:
         raise UserError(f"--resume latest: there is no run in {project.checkpoint_dir}; start one without --resume")
-    latest = max(runs, key=lambda run: (run.last if run.last.exists() else run.folder).stat().st_mtime)
-    logger.info("The latest run is %s.", latest.folder)
-    return latest.folder
+    latest = max(times, key=times.get)
+    logger.info("The latest run is %s.", latest)
+    return latest
 
 
 def open_run(folder: Path) -> Run:
@@ -51,27 +54,18 @@ def new_name(project: Project, model: str) -> str:
 
 @contextmanager
 def open_for_training(run: Run, files: Mapping[str, Any], resumed: bool) -> Iterator[Run]:
-    """Create or reopen a run folder, in rank 0, and clean up if the training fails.
+    """Create or reopen a run folder, in rank 0, and write JSON files, given by name, into it.
 
     A user error or a stop within the first epoch deletes a new folder; a user error restores the config.json of a
     resumed run; a later stop gets a note that tells how to resume.
-
-    Args:
-        run: new or resumed.
-        files: contents of JSON files to write, by file name.
-        resumed: whether the folder must exist.
-
-    Raises:
-        UserError: there is a run of that name.
     """
     if rank() > 0:
         yield run
         return
-    try:
-        former_config = run.config.read_bytes() if resumed else b""
-        run.folder.mkdir(parents=True, exist_ok=resumed)
-    except FileExistsError as error:
-        raise UserError(f"there is a run {run.folder}; choose another --run-name, or continue with --resume") from error
+    if run.folder.exists() and not resumed:
+        raise UserError(f"there is a run {run.folder}; choose another --run-name, or continue with --resume")
+    run.folder.mkdir(parents=True, exist_ok=True)
+    former_config = run.config.read_bytes() if resumed else b""
     try:
         for name, content in files.items():
             write_json(run / name, content)
@@ -83,16 +77,11 @@ def open_for_training(run: Run, files: Mapping[str, Any], resumed: bool) -> Iter
             with atomic_write(run.config, "wb") as file:
                 file.write(former_config)
         elif run.last.exists():
-            error.add_note(how_to_resume(run))
+            command = ["python", shorten(BASE_DIR / "main.py"), "--resume", shorten(run.folder)]
+            error.add_note(f"stopped; to continue: {shlex.join(command)}")
         raise
-
-
-def how_to_resume(run: Run) -> str:
-    """Return the message for a stopped run, with a command for the current folder."""
-    script = Path(__file__).resolve().parents[1] / "main.py"
-    return f"stopped; to continue: {shlex.join(['python', shorten(script), '--resume', shorten(run.folder)])}"
 
 
 def shorten(path: Path) -> str:
     """Return a path relative to the current folder if it is below it, else the absolute path."""
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

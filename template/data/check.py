@@ -14,10 +14,11 @@ import pandas as pd
 from torch.utils.data import ConcatDataset
 
 from config import Config
-from core.cli import STOPPED, check_at_least, check_file, parse, run_script
+from core.cli import STOPPED, check_file, parse, run_script
 from core.errors import UserError
 from core.files import write_json
 from core.processes import local_main_first
+from core.ranges import NonNegativeInt, Seed, check_ranges
 from data import choose_dataset, data_folder, get_data
 from data.duplicates import collect_image_stats, find_duplicates
 from data.imagefolder import shorten
@@ -200,17 +201,17 @@ class Options:
     """As in main.py."""
     split: tuple[float, float, float] = Config.split
     """As in main.py."""
-    split_seed: int = 0
+    split_seed: Seed = 0
     """As in main.py."""
     json: Path | None = None
     """Write all findings to this file."""
     strict: bool = False
     """Exit with code 2 if an image is unreadable, a class is missing, or duplicates differ in split or label."""
-    num_workers: int | None = None
+    num_workers: NonNegativeInt | None = None
     """Number of processes that read images (default: number of cores, 8 at most)."""
 
     def __post_init__(self) -> None:
-        check_at_least(0, self, "num_workers", "split_seed")
+        check_ranges(self)
         check_file("json", self.json)
 
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -44,16 +45,13 @@ def get_builder(name: str) -> Callable[..., Classifier]:
 
 
 def get_model(name: str, n_classes: int, weights: str | Path | None = None) -> Classifier:
-    """Build a network by name.
+    """Build a network from images (N, 3, H, W), uint8, to logits (N, n_classes).
 
     Args:
         name: a key of `MODELS`, a network of torchvision, or timm/NAME.
         n_classes: number of classes.
-        weights: imagenet, none or a file; with weights the backbone is frozen. Default: imagenet if the network has
-            such weights, else none.
-
-    Returns:
-        A new network, from images (N, 3, H, W), uint8, to logits (N, n_classes).
+        weights: imagenet, none or a file; with weights the backbone is frozen (default: imagenet if the network has
+            such weights, else none).
 
     Raises:
         UserError: there is no such network, or the weights are not available or do not fit.
@@ -65,12 +63,12 @@ def get_model(name: str, n_classes: int, weights: str | Path | None = None) -> C
         return network
     network = build(n_classes, pretrained=weights == "imagenet")
     network.weights = str(weights)
-    if weights not in ("imagenet", "none"):
-        network.missing_keys = load_weights(network, Path(weights))
-        if network.missing_keys:
-            logger.warning("%s does not hold the whole backbone, so it is not frozen by default", weights)
-        else:
-            network.freeze()
+    if weights in ("imagenet", "none"):
+        return network
+    network.missing_keys = load_weights(network, Path(weights))
+    if not network.missing_keys:
+        return network.freeze()
+    logger.warning("%s does not hold the whole backbone, so it is not frozen by default", weights)
     return network
 
 
@@ -87,9 +85,6 @@ def build_network(
         n_classes: number of classes.
         statistics: mean and standard deviation of each channel of the training images, in the range [0, 1].
         resumed: weights of an interrupted run, loaded instead of those in the options.
-
-    Raises:
-        UserError: as in `get_model`; or the network cannot be frozen or normalized as asked.
     """
     with local_main_first():  # weights are downloaded once per machine
         try:
@@ -103,9 +98,9 @@ def build_network(
         try:
             network.load_state_dict(resumed)
         except RuntimeError as error:
+            reason = format_error(error)
             raise UserError(
-                f"the weights of this run do not fit {config.model}; was its code changed? undo that, or start a new "
-                f"run ({format_error(error)})"
+                f"the weights of this run do not fit {config.model}; was its code changed? {reason}"
             ) from error
     if config.freeze is not None:
         freeze(network, config.freeze, config.weights or network.weights)
@@ -120,14 +115,11 @@ def build_network(
     return network
 
 
-def freeze(network: Classifier, stages: str | int, weights: str) -> None:
+def freeze(network: Classifier, stages: Any, weights: str) -> None:
     """Freeze all of the backbone, none of it or so many stages; refuse to freeze what has not been trained."""
     if weights == "none" and stages not in ("none", 0):
         raise UserError(f"--freeze {stages}: without weights the backbone has not been trained; add --weights")
-    if isinstance(stages, int):
-        network.freeze(stages)
-    else:
-        network.freeze(None if stages == "all" else 0)
+    network.freeze({"all": None, "none": 0}.get(stages, stages))
     for name, parameter in network.named_parameters():
         if name in network.missing_keys and not parameter.requires_grad:
             raise UserError(f"--freeze {stages}: {name} is not in {weights}, so it has to be trained; freeze less")
@@ -142,11 +134,7 @@ def load_best(network: Classifier, run: Run) -> None:
 
 
 def load_network(run: Run) -> Classifier:
-    """Load the network of a run with its best weights, in eval mode.
-
-    Raises:
-        UserError: there are no weights in the run folder, or they cannot be loaded.
-    """
+    """Load the network of a run with its best weights, in eval mode; raise a UserError if that is impossible."""
     if not run.best.is_file():
         raise UserError(f"{run.folder} holds no best.pt: the run ended before its first epoch did")
     try:

@@ -37,11 +37,7 @@ class Normalize(nn.Module):
 class Classifier(nn.Module):
     """A backbone with a linear head. Stages of the backbone can be frozen: no gradient, and always in eval mode.
 
-    Args:
-        backbone: any network from normalized images (N, 3, H, W) to features (N, n_features).
-        n_features: width of the features.
-        n_classes: width of the logits.
-        mean, std: of each channel, by which the backbone expects its images to be normalized.
+    The backbone is any network from images (N, 3, H, W), normalized by `mean` and `std`, to features (N, n_features).
     """
 
     def __init__(
@@ -104,8 +100,7 @@ class Classifier(nn.Module):
     def freeze(self, n: int | None = None) -> "Classifier":
         """Freeze the first `n` stages of the backbone, or all of them by default, and return the network."""
         stages = self.stages()
-        if n is None:
-            n = len(stages)
+        n = len(stages) if n is None else n
         if n > len(stages):
             raise UserError(f"--freeze {n}: the backbone of this network has {len(stages)} stages")
         self.n_frozen = n
@@ -126,14 +121,10 @@ class Classifier(nn.Module):
 
 def split(module: nn.Module, max_parameters: float) -> list[nn.Module]:
     """Split a module into its children, and these into theirs, as long as they have more than so many parameters."""
-    children = list(module.children())
+    children = [child for child in module.children() if count_parameters(child)]
     if not children or count_parameters(module) <= max_parameters:
         return [module]
-    parts = []
-    for child in children:
-        if count_parameters(child):
-            parts += split(child, max_parameters)
-    return parts
+    return [part for child in children for part in split(child, max_parameters)]
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -142,14 +133,11 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def load_weights(network: Classifier, file: Path) -> list[str]:
-    """Load the weights whose names and shapes match, and log what was loaded, skipped and missing.
+    """Load the weights whose names and shapes match, and return the names of the backbone's that are missing.
 
     Args:
         network: changed in place.
         file: state dict of a run (`best.pt`) or of a bare backbone, with the names that torchvision gives it.
-
-    Returns:
-        Names of the backbone's parameters and buffers that are missing in the file.
 
     Raises:
         UserError: there is no such file, it is not a state dict, or nothing in it fits the backbone.
@@ -157,27 +145,25 @@ def load_weights(network: Classifier, file: Path) -> list[str]:
     if not file.is_file():
         raise UserError(f"there is no file {file}; --weights takes imagenet, none or a file of weights")
     own = network.state_dict()
-    matching = {}
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
         if not any(name.startswith("backbone.") for name in state):
             state = {f"backbone.{name}": value for name, value in state.items()}
-        for name, value in state.items():
-            if name in own and own[name].shape == value.shape:
-                matching[name] = value
+        matching = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     except Exception as error:  # which one depends on what the file holds
         raise UserError(f"{file} is not a state dict, a dict from names to tensors ({type(error).__name__})") from error
 
-    missing = network.load_state_dict(matching, strict=False).missing_keys
-    if missing and not any(name.startswith("backbone.") and value.ndim for name, value in matching.items()):
-        name = missing[0]
-        found = tuple(state[name].shape) if name in state else "nothing"
+    if not any(name.startswith("backbone.") and value.ndim for name, value in matching.items()):
+        expected = next(name for name in own if name.startswith("backbone."))
         raise UserError(
-            f"{file} does not fit this network: found {found} for {name}, expected {tuple(own[name].shape)}; give "
-            "weights of the same --model"
+            f"{file} does not fit this network: no tensor has the name and the shape of one of the backbone, such as "
+            f"{expected} {tuple(own[expected].shape)}; give weights of the same --model"
         )
+    missing = network.load_state_dict(matching, strict=False).missing_keys
+    skipped = sorted(set(state) - set(matching))
     logger.info("%s: %d keys loaded", file, len(matching))
-    for what, names in (("skipped", sorted(set(state) - set(matching))), ("missing", missing)):
-        if names:
-            logger.info("%s: %d %s: %s", file, len(names), what, shorten(", ".join(names), 200, placeholder=" …"))
+    if skipped:
+        logger.info("%s: %d skipped: %s", file, len(skipped), shorten(", ".join(skipped), 200, placeholder=" …"))
+    if missing:
+        logger.info("%s: %d missing: %s", file, len(missing), shorten(", ".join(missing), 200, placeholder=" …"))
     return [name for name in missing if name.startswith("backbone.")]

@@ -11,18 +11,13 @@ from models.classifier import Classifier, WeightsError
 
 
 def torchvision_model(name: str, n_classes: int, pretrained: bool = True) -> Classifier:
-    """Build a classification network of torchvision; with ImageNet weights its backbone is frozen.
-
-    Raises:
-        WeightsError: the weights are not available.
-    """
+    """Build a classification network of torchvision; with ImageNet weights its backbone is frozen."""
     weights = imagenet_weights(name)
     preset = weights.transforms()
     settings: dict[str, Any] = {}
     if name.startswith("vit_"):
         settings["image_size"] = preset.crop_size[0]
-    has_auxiliary_heads = name in ("googlenet", "inception_v3")
-    if has_auxiliary_heads:
+    if name in ("googlenet", "inception_v3"):
         settings = {"aux_logits": True, "init_weights": not pretrained, "transform_input": True}
     try:
         backbone = torchvision.models.get_model(name, weights=weights if pretrained else None, **settings)
@@ -30,13 +25,14 @@ def torchvision_model(name: str, n_classes: int, pretrained: bool = True) -> Cla
         if not pretrained:
             raise
         raise WeightsError(
-            f"the ImageNet weights of {name} are not available ({format_error(error)}); connect to the internet, or "
-            f"download {weights.url} elsewhere and give the file with --weights FILE, or train with --weights none"
+            f"the ImageNet weights of {name} are not available ({format_error(error)}); download {weights.url} "
+            "elsewhere and give it with --weights FILE, or train with --weights none"
         ) from error
-    if has_auxiliary_heads:  # part of the weights, but useful only to train from scratch
+    if hasattr(
+        backbone, "aux_logits"
+    ):  # auxiliary heads are part of the weights, but only useful to train from scratch
         backbone.aux_logits = False
-        for head in ("aux1", "aux2", "AuxLogits"):
-            setattr(backbone, head, None)
+        backbone.aux1 = backbone.aux2 = backbone.AuxLogits = None
     network = Classifier(backbone, remove_head(backbone), n_classes, preset.mean, preset.std)
     return network.freeze() if pretrained else network
 
@@ -53,32 +49,22 @@ def imagenet_weights(name: str) -> torchvision.models.WeightsEnum:
 
 def remove_head(network: nn.Module) -> int:
     """Replace the last linear or convolutional layer by the identity, and return the width of its input."""
-    for name, layer in network.named_modules():
-        if isinstance(layer, nn.Linear):
-            head, n_features = name, layer.in_features
-        elif isinstance(layer, nn.Conv2d):
-            head, n_features = name, layer.in_channels
-    parent, _, child = head.rpartition(".")
-    setattr(network.get_submodule(parent), child, nn.Identity())
-    return n_features
+    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+    name, head = layers[-1]
+    network.set_submodule(name, nn.Identity())
+    return head.in_features if isinstance(head, nn.Linear) else head.in_channels
 
 
 def timm_model(name: str, n_classes: int, pretrained: bool = True) -> Classifier:
-    """Build a network of timm; with pretrained weights its backbone is frozen.
-
-    Raises:
-        UserError: timm is not installed, or has no such network.
-        WeightsError: the weights are not available.
-    """
+    """Build a network of timm; with pretrained weights its backbone is frozen."""
     timm = import_timm()
     if not timm.is_model(name):
         raise UserError(f"timm has no network {name!r}; timm.list_models('*{name[:4]}*') lists similar names")
     try:
         backbone = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except Exception as error:
-        raise WeightsError(
-            f"the weights of timm/{name} are not available ({format_error(error)}); try --weights none"
-        ) from error
+        reason = format_error(error)
+        raise WeightsError(f"the weights of timm/{name} are not available ({reason}); try --weights none") from error
     preset = timm.data.resolve_model_data_config(backbone)
     with torch.no_grad():
         n_features = backbone.eval()(torch.zeros(1, *preset["input_size"])).shape[1]
@@ -96,10 +82,7 @@ def import_timm() -> Any:
 
 
 def native_image_size(name: str) -> tuple[int | None, bool]:
-    """Return the image size, in pixels, of a network's pretrained weights, and whether it takes no other size.
-
-    The size of a custom network is None.
-    """
+    """Return the image size, in pixels, of a network's pretrained weights, if any, and whether it takes no other."""
     if name in torchvision.models.list_models(module=torchvision.models):
         size = imagenet_weights(name).transforms().crop_size[0]
         return size, name.startswith(("vit_", "maxvit_"))

@@ -17,14 +17,13 @@ logger = logging.getLogger(__name__)
 def summarize(network: nn.Module, image_size: int) -> str:
     """Return torchsummary's table of layers, output shapes and parameters, and the number of parameters.
 
-    torchsummary runs the network once, so it gets a copy in eval mode. It fails on some networks, and does not count
-    parameters that are not called weight or bias.
+    torchsummary runs the network once, so it gets a copy. It fails on some networks, and does not count parameters that
+    are not called weight or bias.
     """
-    trial = copy.deepcopy(network).cpu().eval()
     table = io.StringIO()
     try:
         with redirect_stdout(table):
-            torchsummary.summary(trial, (3, image_size, image_size), device="cpu")
+            torchsummary.summary(copy.deepcopy(network).cpu().eval(), (3, image_size, image_size), device="cpu")
     except Exception as error:
         logger.warning("torchsummary does not support this network (%s)", format_error(error))
         table = io.StringIO()

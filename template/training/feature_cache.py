@@ -11,7 +11,6 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +19,15 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from config import Config
-from core.environment import local_rank, local_world_size, versions, world_size
-from core.errors import UserError, format_error
+from core.environment import local_rank, local_world_size, versions
+from core.errors import UserError
 from core.files import digest
 from core.processes import barrier, broadcast_object
 from core.progress import progress_bar
 from core.rng import isolated_rng
 from data import image_io
 from data.image_dataset import image_sources
-from data.loaders import TransformedDataset, make_loader
+from data.loaders import TransformedDataset
 from data.splits import flatten_dataset, get_file_names, get_labels
 from models import Classifier
 
@@ -43,10 +42,7 @@ class FeatureStore:
     """
 
     def __init__(self, folder: Path, n_features: int) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"the cache {folder} cannot be created ({format_error(error)})") from error
+        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.record = np.dtype([("key", "S16"), ("features", np.float16, (n_features,))])
         self.load()
@@ -56,47 +52,67 @@ class FeatureStore:
         self.files: list[np.ndarray] = []
         for path in sorted(self.folder.glob("*.records")):
             n_records = path.stat().st_size // self.record.itemsize
-            if path.is_file() and n_records:
+            if n_records:
                 self.files.append(np.memmap(path, self.record, "r", shape=(n_records,)))
         keys = [np.empty(0, "S16"), *(file["key"] for file in self.files)]
         self.keys, self.rows = np.unique(np.concatenate(keys), return_index=True)
 
-    def missing(self, keys: np.ndarray) -> np.ndarray:
-        """Return for each key whether its features are missing."""
-        return ~np.isin(keys, self.keys)
-
     def read(self, keys: np.ndarray) -> torch.Tensor:
         """Return features (N, n_features) of float16 by their keys (N,)."""
         rows = self.rows[np.searchsorted(self.keys, keys)]
-        features = np.empty((len(keys), *self.record["features"].shape), np.float16)
+        records = np.empty(len(keys), self.record)
         start = 0
         for file in self.files:
             inside = (start <= rows) & (rows < start + len(file))
-            features[inside] = file["features"][rows[inside] - start]
+            records[inside] = file[rows[inside] - start]
             start += len(file)
-        return torch.from_numpy(features)
+        return torch.tensor(records["features"])
 
-    def write(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
+    def write(self, batches: Iterable[tuple[np.ndarray, torch.Tensor]]) -> None:
         """Add a file with the keys (N,) and features (N, n_features) of each batch."""
         with open(self.folder / f"{uuid.uuid4().hex}.records", "wb") as file:
             for keys, features in batches:
-                records = np.rec.fromarrays([keys, features], self.record)
+                records = np.empty(len(keys), self.record)
+                records["key"] = keys
+                records["features"] = features.numpy()
                 file.write(records.tobytes())
             file.flush()
             os.fsync(file.fileno())  # without it, a power cut could leave zeros as features
 
 
-@dataclass(frozen=True)
 class FeatureLoader:
-    """Loader of cached features in the order and batches of a loader of images; of images once the backbone trains."""
+    """Loader of cached features in the order and batches of a loader of images; of images once the backbone trains.
 
-    network: Classifier
-    loader: DataLoader  # of images
-    targets: torch.Tensor  # labels of the images
-    store: FeatureStore
-    seeds: list[list[int]]  # (images, views), from which the views are drawn
-    keys: np.ndarray  # (images, views), by which features are stored
-    bf16: bool  # whether features are computed in bfloat16
+    With `views=0`, the features are those of the images themselves, in full precision.
+    """
+
+    def __init__(self, network: Classifier, loader: DataLoader, cache_dir: Path, views: int = 0, seed: int = 0) -> None:
+        self.network = network
+        self.loader = loader
+        self.bf16 = network.bf16 and views > 0
+        self.device = network.normalize.mean.device
+        dataset = loader.dataset.dataset
+        self.targets = torch.tensor(get_labels(dataset))
+        sources = image_sources(dataset)
+        if None in sources:  # a custom dataset: nobody knows whether its images change
+            name = f"run-{broadcast_object(uuid.uuid4().hex)}"
+            atexit.register(shutil.rmtree, cache_dir / "features" / name, ignore_errors=True)
+            sources = [str(i) for i in range(len(sources))]
+        else:
+            name = fingerprint(network, loader.dataset, self.device.type, self.bf16).hex()
+        self.store = FeatureStore(cache_dir / "features" / name, network.n_features)
+        self.seeds: list[list[int]] = []  # (images, views), from which the views are drawn
+        keys: list[list[bytes]] = []
+        for i, (source, file) in enumerate(zip(sources, get_file_names(dataset), strict=True)):
+            if views:
+                seeds = [int.from_bytes(digest(seed, view, file)[:7]) for view in range(views)]
+                keys.append([digest(source, view_seed) for view_seed in seeds])
+            else:
+                seeds = [i]  # the seed that ShardedSequentialSampler gives
+                keys.append([digest(source)])
+            self.seeds.append(seeds)
+        self.keys = np.array(keys, "S16")  # (images, views), by which features are stored
+        self.compute_missing()
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -116,7 +132,8 @@ class FeatureLoader:
 
     def compute_missing(self) -> None:
         """Compute the features that are not in the store; the processes of a machine divide the images."""
-        missing = np.flatnonzero(self.store.missing(self.keys).any(axis=1))
+        cached = np.isin(self.keys, self.store.keys).all(axis=1)
+        missing = np.flatnonzero(~cached)
         indices = missing[missing % local_world_size() == local_rank()]
         if len(indices):
             self.store.write(self.compute(indices))
@@ -124,33 +141,40 @@ class FeatureLoader:
         if len(missing):
             self.store.load()
 
-    def compute(self, indices: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def compute(self, indices: np.ndarray) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """Yield keys (N,) and features (N, n_features) of float16 of some images, in batches."""
-        dataset, size = self.loader.dataset, self.loader.batch_size
-        sampler = [(i, self.seeds[i]) for i in indices.tolist()]
-        options = {"batch_size": size * world_size(), "num_workers": self.loader.num_workers, "sampler": sampler}
-        images = make_loader(dataset.dataset, dataset.transform, dataset.classes, **options)
+        loader = DataLoader(
+            self.loader.dataset,
+            self.loader.batch_size,
+            sampler=[(i, self.seeds[i]) for i in indices.tolist()],
+            num_workers=self.loader.num_workers,
+            pin_memory=self.loader.pin_memory,
+            worker_init_fn=self.loader.worker_init_fn,
+            generator=torch.Generator(),  # instead of torch's global one, which the network uses
+        )
         self.network.eval()
         with progress_bar("features", total=len(indices)) as progress:
-            for start, (views, targets) in zip(range(0, len(indices), size), images, strict=True):
-                batch = indices[start : start + size]
+            start = 0
+            for images, targets in loader:
+                batch = indices[start : start + len(images)]
+                start += len(images)
                 if not targets.equal(self.targets[batch]):
                     advice = "make dataset[i] return the same one, or leave out the feature cache with --cached-views 0"
                     raise UserError(f"an image of this dataset has another label each time it is read; {advice}")
-                yield self.keys[batch].ravel(), self.forward(views.flatten(0, 1))
-                progress.update(len(batch))
+                yield self.keys[batch].ravel(), self.forward(images.flatten(0, 1))
+                progress.update(len(images))
 
     @torch.no_grad()
-    def forward(self, images: torch.Tensor) -> np.ndarray:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the features (N, n_features) of float16 of images (N, 3, H, W)."""
-        device = self.network.normalize.mean.device
-        features = []
+        parts = []
         for batch in images.split(self.loader.batch_size):
-            features.append(self.network.features(batch.to(device, non_blocking=True), self.bf16).half().cpu())
-        features = torch.cat(features)
+            batch = batch.to(self.device, non_blocking=True)
+            parts.append(self.network.features(batch, self.bf16).half().cpu())
+        features = torch.cat(parts)
         if not features.isfinite().all():
             raise UserError("features of this network are not finite in float16; check its weights, or --freeze less")
-        return features.numpy()
+        return features
 
 
 def cache_features(
@@ -158,51 +182,16 @@ def cache_features(
 ) -> tuple[Iterable, Iterable]:
     """Return loaders of features for training and validation if the backbone is frozen, else those of images.
 
-    Args:
-        config: resolved.
-        network: on its device.
-        train, val: loaders of images.
-        cache_dir: of the project.
-
     Raises:
         UserError: views are to be cached although the backbone trains; or the features cannot be cached.
     """
     if config.cached_views and not network.frozen:
         raise UserError(f"--cached-views {config.cached_views}: the backbone trains; leave it out")
     if network.frozen:
-        val = cached_loader(network, val, cache_dir)
+        val = FeatureLoader(network, val, cache_dir)
     if config.cached_views:
-        train = cached_loader(network, train, cache_dir, config.cached_views, config.seed)
+        train = FeatureLoader(network, train, cache_dir, config.cached_views, config.seed)
     return train, val
-
-
-def cached_loader(
-    network: Classifier, loader: DataLoader, cache_dir: Path, views: int = 0, seed: int = 0
-) -> FeatureLoader:
-    """Return a loader of features of augmented views, or with `views=0` of the images themselves in full precision."""
-    dataset = loader.dataset.dataset
-    bf16 = network.bf16 and views > 0
-    sources = image_sources(dataset)
-    if None in sources:  # a custom dataset: nobody knows whether its images change
-        folder = cache_dir / "features" / f"run-{broadcast_object(uuid.uuid4().hex)}"
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        sources = [str(i) for i in range(len(sources))]
-    else:
-        device = network.normalize.mean.device.type
-        folder = cache_dir / "features" / fingerprint(network, loader.dataset, device, bf16).hex()
-
-    seeds: list[list[int]] = []
-    keys: list[list[bytes]] = []
-    for i, (source, name) in enumerate(zip(sources, get_file_names(dataset), strict=True)):
-        view_seeds = [int.from_bytes(digest(seed, view, name)[:7]) for view in range(views)]
-        seeds.append(view_seeds or [i])  # the seed that ShardedSequentialSampler gives
-        keys.append([digest(source, one) for one in view_seeds] or [digest(source)])
-
-    store = FeatureStore(folder, network.n_features)
-    targets = torch.tensor(get_labels(dataset))
-    features = FeatureLoader(network, loader, targets, store, seeds, np.array(keys, "S16"), bf16)
-    features.compute_missing()
-    return features
 
 
 def fingerprint(network: Classifier, dataset: TransformedDataset, device: str, bf16: bool) -> bytes:
@@ -213,8 +202,9 @@ def fingerprint(network: Classifier, dataset: TransformedDataset, device: str, b
             parts += [name, value.dtype, tuple(value.shape), value.cpu().numpy().tobytes()]
 
     objects = [*network.modules(), *(part for part, _ in flatten_dataset(dataset.dataset))]
-    files = {inspect.getsourcefile(kind) for kind in set(map(type, objects))}
-    parts += [Path(file).read_bytes() for file in sorted({*files, image_io.__file__})]
+    files = {inspect.getsourcefile(type(thing)) for thing in objects}
+    files.add(image_io.__file__)
+    parts += [Path(file).read_bytes() for file in sorted(files)]
 
     noise = np.random.default_rng(0).integers(256, size=(12, 16, 3), dtype=np.uint8)
     image = Image.fromarray(noise).resize((400, 300))

@@ -19,8 +19,12 @@ class MixedLoader:
     """Loader of mixed batches: images (N, 3, H, W) of float from 0 to 255, and soft labels (N, C) of float."""
 
     def __init__(self, loader: DataLoader, transform: nn.Module, device: torch.device) -> None:
-        self.loader, self.transform, self.device = loader, transform, device
-        self.dataset, self.sampler, self.batch_size = loader.dataset, loader.sampler, loader.batch_size
+        self.loader = loader
+        self.transform = transform
+        self.device = device
+        self.dataset = loader.dataset
+        self.sampler = loader.sampler
+        self.batch_size = loader.batch_size
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -39,15 +43,6 @@ def mix_batches(
 
     Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018; Yun et al., "CutMix: Regularization Strategy
     to Train Strong Classifiers with Localizable Features", ICCV 2019.
-
-    Args:
-        config: resolved.
-        loaders: of images and labels.
-        loss: of logits and soft labels, both (N, C) of float.
-        device: to train on.
-
-    Raises:
-        UserError: features are to be cached, or the loss takes no soft labels.
     """
     if config.mixup == "none":
         return loaders

@@ -47,7 +47,7 @@ def step(optimizer: Optimizer, steps: int) -> LRScheduler:
 
 def constant(optimizer: Optimizer, steps: int) -> LRScheduler:
     """Keep the learning rate as it is."""
-    return lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
+    return lr_scheduler.ConstantLR(optimizer, factor=1.0)
 
 
 # Built from the optimizer and the number of batches in the whole training; stepped after each batch.
@@ -66,35 +66,31 @@ def default_lr(config: Config, network: Classifier, n_images: int) -> float:
     A head on a frozen backbone takes a higher one, but a lower one the more steps an epoch has: with 1,400 of them, the
     loss rises at the learning rate that 200 images need to make progress.
     """
+    lr = 1e-3 if config.weights == "none" else 1e-4
     if network.frozen:
         steps = math.ceil(n_images / config.batch_size)
         lr = 3e-3 * min(1.0, 200 / steps)
-    else:
-        lr = 1e-3 if config.weights == "none" else 1e-4
     if config.optimizer == "sgd":
         lr *= 10
     return float(f"{lr:.2g}")
 
 
 def make_optimizer(config: Config, network: Classifier) -> Optimizer:
-    """Return the optimizer of the trainable parameters; with `--unfreeze-epoch`, of all, in a group for each stage.
-
-    Raises:
-        UserError: unknown name.
-    """
+    """Return the optimizer of the trainable parameters; with `--unfreeze-epoch`, of all, in a group for each stage."""
     build = lookup(config.optimizer, OPTIMIZERS, "optimizer")
-    settings: dict[str, Any] = {} if config.weight_decay is None else {"weight_decay": config.weight_decay}
-    groups = [{"params": [p for p in network.parameters() if p.requires_grad]}]
-    if config.unfreeze_epoch is not None:
+    settings: dict[str, Any] = {"lr": config.lr}
+    if config.weight_decay is not None:
+        settings["weight_decay"] = config.weight_decay
+    groups: Any = [p for p in network.parameters() if p.requires_grad]
+    if config.unfreeze_epoch:
         groups = layerwise_param_groups(network, config.lr)
-    optimizer = build(groups, lr=config.lr, **settings)
+    optimizer = build(groups, **settings)
+
+    def clip_gradients(*_: Any) -> None:
+        clip_grad_norm_(network.parameters(), config.grad_clip_norm)
+
     if config.grad_clip_norm:  # Poutyne's ClipNorm clips before the gradients of all batches are accumulated
-        parameters = [p for group in groups for p in group["params"]]
-
-        def clip(*_: Any) -> None:
-            clip_grad_norm_(parameters, config.grad_clip_norm)
-
-        optimizer.register_step_pre_hook(clip)
+        optimizer.register_step_pre_hook(clip_gradients)
     return optimizer
 
 
@@ -107,9 +103,8 @@ def layerwise_param_groups(network: Classifier, lr: float) -> list[dict[str, Any
     """
     groups: list[dict[str, Any]] = [{"params": list(network.head.parameters()), "lr": lr, "unfrozen_lr": lr / 30}]
     for depth, stage in enumerate(reversed(network.stages())):
-        parameters = [p for module in stage for p in module.parameters()]
         stage_lr = lr / 100 / 2.6**depth
-        groups.append({"params": parameters, "lr": stage_lr, "unfrozen_lr": stage_lr})
+        groups.append({"params": list(stage.parameters()), "lr": stage_lr, "unfrozen_lr": stage_lr})
     grouped = {id(p) for group in groups for p in group["params"]}
     groups[-1]["params"] += [p for p in network.parameters() if id(p) not in grouped]  # such as a class token
     return groups

@@ -19,16 +19,7 @@ from training.optimizers import OPTIMIZERS, SCHEDULES
 
 
 def check_options(config: Config, device: torch.device, trackers: Collection[str]) -> None:
-    """Check options before any data is read.
-
-    Args:
-        config: before it is resolved.
-        device: that will train.
-        trackers: valid names, besides `none` and `csv`, which add nothing to log.csv.
-
-    Raises:
-        UserError: a name is unknown, or the device lacks an ability.
-    """
+    """Check names and abilities of the device before any data is read; raise a UserError."""
     for name in config.trackers:
         lookup(name, dict.fromkeys([*trackers, "none", "csv"]), "tracker")
     for name in config.metrics:
@@ -46,11 +37,7 @@ def check_options(config: Config, device: torch.device, trackers: Collection[str
 
 
 def preflight(config: Config, data: DatasetSplits, network: Classifier, loaders: DataLoaders) -> None:
-    """Check that labels, loss, images and network fit together.
-
-    Raises:
-        UserError: they do not.
-    """
+    """Check that labels, loss, images and network fit together; raise a UserError."""
     check_loss(config.loss, data.task)
     batch_size = loaders.train.batch_size
     last_batch = len(loaders.train.sampler) % batch_size or batch_size
@@ -58,19 +45,12 @@ def preflight(config: Config, data: DatasetSplits, network: Classifier, loaders:
 
 
 def check_batch(network: torch.nn.Module, loader: DataLoader, smallest: int = 2) -> None:
-    """Train a copy of the network on the CPU with a batch of at most two images.
+    """Train a copy of the network on the CPU with a batch of two images, or one if the `smallest` batch has only one.
 
-    Args:
-        network: stays as it is.
-        loader: of images, with as many classes as the network must have outputs.
-        smallest: images in the smallest training batch, since BatchNorm cannot train on a single value.
-
-    Raises:
-        UserError: the images do not fit the network, or its output not the classes; names the shapes.
+    BatchNorm cannot train on a single value. The UserError names the shapes.
     """
     images = next(iter(loader))[0]
     images = images[torch.arange(min(smallest, 2)) % len(images)]  # the loader may have a single image
-    shape = tuple(images.shape)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             logits = copy.deepcopy(network).cpu().train()(images)
@@ -78,8 +58,10 @@ def check_batch(network: torch.nn.Module, loader: DataLoader, smallest: int = 2)
         if out_of_memory(error):
             raise
         reason = str(error).strip().splitlines()[-1]
-        advice = "try another --image-size or --batch-size"
-        raise UserError(f"a batch of shape {shape} does not go through the network ({reason}); {advice}") from error
+        raise UserError(
+            f"a batch of shape {tuple(images.shape)} does not go through the network ({reason}); try another "
+            "--image-size or --batch-size"
+        ) from error
     expected = (len(images), len(loader.dataset.classes))
     if tuple(logits.shape) != expected:
         raise UserError(f"the network returns {tuple(logits.shape)} for {len(images)} images; expected is {expected}")

@@ -32,7 +32,7 @@ from main import main
 from models import MODELS
 from models.classifier import Classifier
 from Project import Project, Run
-from training.feature_cache import FeatureLoader, cached_loader, fingerprint
+from training.feature_cache import FeatureLoader, fingerprint
 from training.resolve import resolve
 
 
@@ -77,7 +77,7 @@ def kept(photos, tmp_path):
         data = get_data("imagefolder", folder)
         train_dl, val_dl, _ = make_loaders(data, *get_transforms(32), batch_size=8, num_workers=0)
         loader, views = (train_dl, views) if part == "train" else (val_dl, 0)
-        return cached_loader(network or network_of(2), loader, tmp_path / "cache", views, seed)
+        return FeatureLoader(network or network_of(2), loader, tmp_path / "cache", views, seed)
 
     call.folder = folder
     return call
@@ -197,17 +197,8 @@ def test_files_that_do_not_belong_into_the_store_are_ignored(kept, computed):
     file.with_name("note.txt").write_text("hello")
     file.with_name("a.records").touch()
     file.with_name("b.records").write_bytes(b"x" * 1000)
-    file.with_name("c.records").mkdir()
     assert first.equal(kept().features(np.arange(24), np.arange(24)))
     assert len(computed) == 24
-
-
-def test_a_file_in_place_of_the_cache_is_refused(train, project):
-    project.cache_dir.mkdir(parents=True)
-    (project.cache_dir / "features").touch()
-    with pytest.raises(UserError, match="features.* cannot be created"):
-        train(model="small")
-    assert not list(project.checkpoint_dir.iterdir())
 
 
 def test_an_own_data_set_is_computed_each_time(tmp_path, computed, monkeypatch):
@@ -227,7 +218,7 @@ def test_an_own_data_set_is_computed_each_time(tmp_path, computed, monkeypatch):
     for colour in ("red", "blue"):
         Mine.colour = colour
         loader = make_loaders(data, *get_transforms(32), batch_size=8, num_workers=0).val
-        found = cached_loader(network_of(2), loader, tmp_path / "cache")
+        found = FeatureLoader(network_of(2), loader, tmp_path / "cache")
         with torch.no_grad():
             expected = network_of(2).eval().features(next(iter(loader))[0])
         assert torch.allclose(next(iter(found))[0].float(), expected, atol=2e-3)
