@@ -29,7 +29,9 @@ def test_the_file_is_used_without_torch(train, photos, tmp_path):
     photo = photos / "val" / "hero" / "003.jpg"
     with Image.open(photo) as image:
         image.resize((171, 100)).save(moved / "photo.jpg", quality=95)
-    (code,) = re.findall(r"<!-- test: onnx -->\n```python\n(.*?)```", (HERE / "README.md").read_text(), re.DOTALL)
+    (code,) = re.findall(
+        r"<!-- test: onnx -->\n```python\n(.*?)```", (HERE / "docs" / "deployment.md").read_text(), re.DOTALL
+    )
     blocked = "import sys\nsys.modules.update(dict.fromkeys(('torch', 'torchvision', 'poutyne')))\n"
     done = subprocess.run([sys.executable, "-c", blocked + code], cwd=moved.folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -48,7 +50,9 @@ def example(folder: Path, files: list[Path]) -> list[list[tuple[str, float]]]:
     Returns:
         What it prints of each: names and probabilities.
     """
-    (code,) = re.findall(r"<!-- test: onnx -->\n```python\n(.*?)```", (HERE / "README.md").read_text(), re.DOTALL)
+    (code,) = re.findall(
+        r"<!-- test: onnx -->\n```python\n(.*?)```", (HERE / "docs" / "deployment.md").read_text(), re.DOTALL
+    )
     functions, once = re.split(r"^(?=image = )", code, flags=re.MULTILINE)
     once = textwrap.indent(once.replace('"photo.jpg"', "file"), "    ")
     blocked = "import sys\nsys.modules.update(dict.fromkeys(('torch', 'torchvision', 'poutyne')))\n"
