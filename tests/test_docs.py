@@ -459,17 +459,14 @@ def test_documents_name_what_the_registries_hold(shell):
 
 def test_files_and_links_in_the_documents_exist(shell):
     examples = {file_of(block) for block in blocks(EXAMPLES)}
+    made_later = ("checkpoint/", "dataset/", ".cache/", "comet/", "tensorboard/")
     for document, text in TEXTS.items():
         for link in re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", text):
             assert ((ROOT / document).parent / link).exists(), f"{document}: {link}"
         base = TEMPLATE if document.startswith("template/") else ROOT
         prose = "".join(re.split(r"^```.*?^```$", text, flags=re.DOTALL | re.MULTILINE))
         for name in re.findall(r"`([\w.-]+/[\w/.]*|\w+\.(?:py|ipynb|toml|md))`", prose):
-            if (
-                name.startswith(("checkpoint/", "dataset/", ".cache/", "comet/", "tensorboard/"))
-                or "NAME" in name
-                or name == "train.py"
-            ):  # timm's
+            if name.startswith(made_later) or "NAME" in name or name == "train.py":  # timm's
                 continue
             assert name in examples or (base / name).exists() or (TEMPLATE / name).exists(), f"{document}: {name}"
     anchors = {
