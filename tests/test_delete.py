@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from mistakes import TEMPLATE
-from preloaded import Preloaded
 
 PAGE = TEMPLATE / "docs" / "optional.md"
 SECTION = PAGE.read_text(encoding="utf-8").partition("\n## Optional parts\n")[2].partition("\n## ")[0]
@@ -89,7 +88,9 @@ def spans(source: str) -> Iterator[tuple[int, int]]:
             yield span(node, node)
     for node in nodes:
         if isinstance(node, ast.Dict):
-            yield from (span(key or value, value) for key, value in zip(node.keys, node.values, strict=True))
+            for key, value in zip(node.keys, node.values, strict=True):
+                start, end = span(key or value, value)
+                yield (start if key else start - len("**")), end
         if isinstance(node, ast.List | ast.Tuple):
             yield from (span(entry, entry) for entry in node.elts)
 
@@ -162,13 +163,6 @@ def run(copy: Path, *words: str | Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def python() -> Iterator[Path]:
-    """Return a Python that has imported torch and the like already."""
-    with Preloaded() as preloaded:
-        yield preloaded.bin / "python"
-
-
-@pytest.fixture(scope="module")
 def photos(python, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "photos"
     code = f"from pathlib import Path; from data.demo import draw_demo; draw_demo(Path({str(folder)!r}), {IMAGES})"
@@ -192,6 +186,7 @@ def test_every_row_of_the_table_is_read():
     assert len(PARTS) == sum(line.startswith("| ") for line in SECTION.splitlines()) - 1 >= 12  # without its head
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("part", PARTS, ids=str)
 def test_each_part_can_be_deleted_alone(part, python, photos, tmp_path):
     check_that_it_works(python, copy_without([part], tmp_path / "copy"), photos)

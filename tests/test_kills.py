@@ -16,6 +16,7 @@ from test_template import copy_of_template, wait_for_epoch
 QUICK = ("--dataset", "demo", "--model", "my_cnn", "--image-size", "32", "--num-workers", "0", "--device", "cpu")
 
 
+@pytest.mark.exhaustive
 def test_fifty_kills_lose_nothing():
     """Half of them at a random time, half at chosen places; see kill.py."""
     kill = Path(__file__).with_name("kill.py")

@@ -11,14 +11,11 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from mistakes import MISTAKES, TEMPLATE, caught
-from preloaded import Preloaded
 
 ROOT = TEMPLATE.parent
 SHARED = ROOT.parent / "shared"
@@ -176,6 +173,7 @@ def test_characters_over_95_per_cent_within_a_few_epochs(tmp_path):
     assert metrics["test_acc"] > 0.95
 
 
+@pytest.mark.exhaustive
 def test_every_network_that_torchvision_lists_can_be_built_and_used(tmp_path):
     """Without weights, on bytes, frozen and not; the two largest, of 0.6 billion parameters each, are left out."""
     project = copy_of_template(tmp_path / "project")
@@ -201,23 +199,16 @@ def test_every_network_that_torchvision_lists_can_be_built_and_used(tmp_path):
     assert len(done.stdout.split()) >= 78
 
 
-@pytest.fixture(scope="session")
-def outcomes() -> Iterator[dict[str, Future]]:
-    """What becomes of each mistake, two at a time in the background."""
-    with Preloaded() as python, ThreadPoolExecutor(2) as pool:
-        command = python.bin / "python"
-        yield {mistake.what: pool.submit(caught, mistake, mistake.test, command) for mistake in MISTAKES}
-        pool.shutdown(cancel_futures=True)
-
-
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.what.replace(" ", "-"))
-def test_a_mistake_put_back_is_noticed(outcomes, mistake):
-    noticed, end = outcomes[mistake.what].result()
+def test_a_mistake_put_back_is_noticed(python, mistake):
+    noticed, end = caught(mistake, mistake.test, python)
     assert noticed, end
 
 
-def test_without_them_the_same_tests_pass():
-    noticed, end = caught(None, " or ".join(sorted({mistake.test for mistake in MISTAKES})))
+@pytest.mark.exhaustive
+def test_without_them_the_same_tests_pass(python):
+    noticed, end = caught(None, " or ".join(sorted({mistake.test for mistake in MISTAKES})), python)
     assert not noticed, end
     assert "passed" in end
 
