@@ -446,6 +446,8 @@ def test_documents_name_what_the_registries_hold(shell):
     assert set(named.split()) <= set(registries["METRICS"])
     schedules = set(re.findall(r"`(?:--lr-schedule )?(\w+)`", bullet("Schedule")))
     assert schedules == set(registries["SCHEDULES"])
+    assert set(re.findall(r"`(\w+)`", bullet("Optimizer"))) == set(registries["OPTIMIZERS"])
+    assert set(re.findall(r"`(\w+)`", bullet("Loss"))) == set(registries["LOSSES"])
     assert set(registries["MODELS"]) - {"resnet18"} <= set(re.findall(r"`(\w+)`", bullet("Model")))
     named = re.search(r"`--augmentation`\s+takes (.*?)\.", data)[1]
     assert set(re.findall(r"`(\w+)`", named)) == set(registries["AUGMENTATIONS"])
