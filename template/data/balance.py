@@ -7,14 +7,14 @@ import numpy as np
 
 from config import Config
 from core.task import classes_of
-from data.splits import DatasetSplits, labels
+from data.splits import DatasetSplits, get_labels
 
 logger = logging.getLogger(__name__)
 
 
 def class_weights(data: DatasetSplits) -> np.ndarray:
     """Return a weight for each class, see `Task.class_weights`: the smaller it is in the training set, the larger."""
-    targets = labels(data.train)
+    targets = get_labels(data.train)
     counts = np.zeros(len(data.classes))
     for label in targets:
         counts[classes_of(label)] += 1
@@ -29,7 +29,7 @@ def image_weights(data: DatasetSplits) -> np.ndarray:
     """
     weights = class_weights(data)
     return np.array(
-        [max((weights[i] for i in classes_of(label)), default=weights.min()) for label in labels(data.train)]
+        [max((weights[i] for i in classes_of(label)), default=weights.min()) for label in get_labels(data.train)]
     )
 
 

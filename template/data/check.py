@@ -22,7 +22,7 @@ from core.task import classes_of
 from data import choose_dataset, data_folder, get_data
 from data.duplicates import collect_image_stats, find_duplicates
 from data.imagefolder import shorten
-from data.splits import SPLITS, DatasetSplits, check_problems, get_file_names, labels
+from data.splits import SPLITS, DatasetSplits, check_problems, get_file_names, get_labels
 from Project import project
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def look(data: DatasetSplits, cache_dir: Path, at_once: int | None = None, num_w
         num_workers: processes that read pictures.
     """
     parts = [getattr(data, split) for split in SPLITS]
-    targets = [label for part in parts for label in labels(part)]
+    targets = [label for part in parts for label in get_labels(part)]
     splits = [split for split, part in zip(SPLITS, parts, strict=True) for _ in range(len(part))]
     files = [name for part in parts for name in get_file_names(part)]
     counts = {split: dict.fromkeys(data.classes, 0) for split in SPLITS}

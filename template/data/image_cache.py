@@ -17,7 +17,7 @@ from core.errors import UserError
 from core.files import atomic_write, digest
 from data import image_io
 from data.image_dataset import image_sources, read_item
-from data.splits import DatasetSplits, labels
+from data.splits import DatasetSplits, get_labels
 from data.transformation import Transform, get_transforms
 
 SPARE = 2**30  # bytes of the disk that are left to others
@@ -38,7 +38,7 @@ class CachedImages(Subset):
             files: where each image is cached, or will be.
         """
         super().__init__(dataset, range(len(dataset)))
-        self.scale, self.files, self.targets = scale, files, labels(dataset)
+        self.scale, self.files, self.targets = scale, files, get_labels(dataset)
         self.sides = image_io.needed_sides(scale)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int | torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Reading pictures: every kind that cameras, scanners and the web produce comes out as the same upright RGB."""
+"""Finding and reading image files, whatever cameras, scanners and the web produce, as upright RGB."""
 
 import logging
 import os
@@ -11,32 +11,30 @@ from PIL import Image, ImageOps
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms import Resize, v2
 
-from core.errors import UserError, format_error
+from core.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-Sides = tuple[int, int]  # the short and the long side, in pixels
+Sides = tuple[int, int]  # short and long side, in pixels
+
+WHITE = {"I": [255, 65535], "F": [1, 255, 65535]}  # possible values, by Pillow's mode; others have 16 bits
 
 
 def is_image(path: str | Path) -> bool:
-    """Whether the name is that of a picture; hidden files (`._photo.jpg` of macOS) are not."""
+    """Return whether a file name has the extension of an image and is not hidden, as macOS's `._photo.jpg` is."""
     path = Path(path)
     return path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".")
 
 
 def walk_folders(top: str | Path) -> Iterator[tuple[str, list[str]]]:
-    """Walk through a folder and all below it, in links to folders too, but in nothing that is hidden.
+    """Yield the path of each folder below `top`, links included, and the names of its files.
 
-    Each folder is visited once, however many links lead to it: first those that are really there, then linked ones.
-    A link to a folder that it lies in is skipped.
-
-    Yields:
-        The path of a folder, and the names of its files.
+    Each folder is visited once, real folders before linked ones. Hidden folders and links to a parent are skipped.
     """
     visited: set[str] = set()
-    starts = [os.fspath(top)]
-    for start in starts:  # grows by the links that are found
-        for folder, subfolders, names in os.walk(start):
+    roots = [os.fspath(top)]
+    for root in roots:  # grows as links are found
+        for folder, subfolders, names in os.walk(root):
             real = os.path.realpath(folder)
             if real in visited:
                 subfolders.clear()
@@ -47,78 +45,78 @@ def walk_folders(top: str | Path) -> Iterator[tuple[str, list[str]]]:
             for name in subfolders:
                 path = os.path.join(folder, name)
                 if os.path.islink(path) and not Path(real).is_relative_to(os.path.realpath(path)):
-                    starts.append(path)
+                    roots.append(path)
 
 
 def images_in(folder: str | Path) -> Iterator[str]:
     """Yield the paths of all images below a folder, see `walk_folders`."""
-    for top, names in walk_folders(folder):
-        yield from (os.path.join(top, name) for name in names if is_image(name))
+    for parent, names in walk_folders(folder):
+        for name in names:
+            if is_image(name):
+                yield os.path.join(parent, name)
 
 
 def needed_sides(transform: Callable[[Image.Image], Any]) -> Sides | None:
-    """Return how large an image has to be for a transform, so that large JPEGs need not be decoded whole.
+    """Return the size that a transform needs, so that large JPEGs can be decoded at 1/2, 1/4 or 1/8 of their size.
 
-    Decoding at half, a quarter or an eighth of the size is several times faster. Twice the size that the transform
-    scales to is enough: on photographs of 3 and 12 megapixels what comes out differed by 5 of 255 at most (54 dB).
-
-    Args:
-        transform: what the image will go through.
+    This is several times faster. Twice the size that the transform resizes to is enough: on photographs of 3 and 12
+    megapixels its output differed by at most 5 of 255 (54 dB).
 
     Returns:
-        The short and the long side in pixels; None if the transform does not begin by resizing.
+        Short and long side in pixels; None if the transform does not begin with a resize.
     """
     steps = getattr(transform, "transforms", [transform])
     first = next((step for step in steps if not isinstance(step, (v2.PILToTensor, v2.ToImage))), None)
     if not isinstance(first, (v2.Resize, Resize)):
         return None
-    if not first.size:  # the long side alone is scaled, to max_size
+    if not first.size:  # only the long side is given, as max_size
         return 1, 2 * first.max_size
     side = 2 * int(np.max(first.size))
     return side, side
 
 
 def read_image(path: str | Path, sides: Sides | None = None) -> Image.Image:
-    """Read one image: upright as its EXIF says, transparency on white, 16-bit and floating-point grey scaled to 8.
+    """Read an image of any kind that Pillow knows, upright and in RGB.
 
     Args:
-        path: any file that Pillow reads; grey, palette and CMYK images too.
-        sides: a large JPEG may be decoded smaller, but not below these, see `needed_sides` (default: whole).
-
-    Returns:
-        The image, mode RGB.
+        path: of the file.
+        sides: a large JPEG may be decoded smaller, but not below these, see `needed_sides` (default: in full size).
 
     Raises:
-        UserError: it is missing, no image, cut short, larger than Pillow's limit for decompression bombs, or so
-            narrow that it would become one when its short side is scaled.
+        UserError: the file is missing, not an image, truncated, a decompression bomb, or narrower than 1:100.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise UserError(f"cannot read the image {path} (it is no file); replace or remove it")
     try:
-        with Image.open(path) as image:
-            if sides:
-                short, long = sides
-                wide = image.width > image.height
-                image.draft(None, (long, short) if wide else (short, long))  # does nothing but to a JPEG
-            image.load()
-            try:
-                image = ImageOps.exif_transpose(image)
-            except Exception:  # whatever spoiled EXIF data makes Pillow raise; the picture itself is there
-                logger.debug("%s: the EXIF data cannot be read", path)
+        return to_rgb(decode_image(path, sides))
     except MemoryError:
         raise
-    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them stumble over
-        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error).partition("\n")[0]
-        raise UserError(
-            f"cannot read the image {path} ({reason or format_error(error)}); replace or remove it"
-        ) from error
-    if max(image.size) > 100 * min(image.size):
-        size = f"{image.width} × {image.height} pixels"
-        raise UserError(f"cannot read the image {path} ({size}, too narrow); replace or remove it")
+    except Exception as error:  # a damaged file can make Pillow raise anything
+        reason = str(error) or type(error).__name__
+        raise UserError(f"cannot read the image {path} ({reason}); replace or remove it") from error
+
+
+def decode_image(path: str | Path, sides: Sides | None) -> Image.Image:
+    """Decode a file and rotate the image as its EXIF data says."""
+    if not os.path.isfile(path):  # opening a pipe would block
+        raise ValueError("not a file" if os.path.exists(path) else "no such file")
+    with Image.open(path) as image:
+        if sides:
+            image.draft(None, sides if image.height > image.width else sides[::-1])  # has an effect on JPEG only
+        image.load()
+        try:
+            image = ImageOps.exif_transpose(image)
+        except Exception:  # damaged EXIF data can make Pillow raise anything; the image itself is fine
+            logger.debug("%s: the EXIF data cannot be read", path)
+    if max(image.size) > 100 * min(image.size):  # resizing the short side would make it huge
+        raise ValueError(f"{image.width} × {image.height} pixels, too narrow")
+    return image
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert to 8-bit RGB: scale 16-bit and floating-point values, put transparency on white."""
     if image.mode.startswith(("I", "F")):
         values = np.nan_to_num(np.asarray(image, dtype=np.float64)).clip(0)
-        whites = {"I": (255, 65535), "F": (1, 255, 65535)}.get(image.mode, (65535,))  # scales that are in use
-        white = next((white for white in whites if values.max() <= white), values.max())
+        brightest = values.max()
+        white = min((level for level in WHITE.get(image.mode, [65535]) if level >= brightest), default=brightest)
         image = Image.fromarray((values * (255 / white)).round().astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")

@@ -1,4 +1,4 @@
-"""Augmentation: different for every image, worker and epoch, repeatable, for training only, and sensible."""
+"""Augmentation: different for each image, worker and epoch, reproducible, and for training only."""
 
 import hashlib
 import pickle
@@ -16,8 +16,8 @@ from data.splits import DatasetSplits
 from data.transformation import ImgAugTransform, get_transforms, train_transform, val_transform
 
 
-class OnePicture(Dataset):
-    """The same picture, 32 times."""
+class OneImage(Dataset):
+    """The same image, 32 times."""
 
     classes = ("a", "b")
 
@@ -33,14 +33,14 @@ class OnePicture(Dataset):
 
 
 def views(loader) -> list[str]:
-    """The pictures of one epoch, by fingerprint."""
+    """Return a digest of each image of an epoch."""
     return [hashlib.sha256(image.numpy().tobytes()).hexdigest()[:16] for images, _ in loader for image in images]
 
 
 def loaders(workers: int, seed: int = 0, transforms=None):
-    """Loaders over the one picture."""
+    """Return loaders of the one image."""
     train, val = transforms or get_transforms(64)
-    data = DatasetSplits(OnePicture(), OnePicture(), OnePicture(), ["a", "b"])
+    data = DatasetSplits(OneImage(), OneImage(), OneImage(), ["a", "b"])
     return make_loaders(data, train, val, batch_size=8, seed=seed, num_workers=workers)
 
 
@@ -72,7 +72,7 @@ def test_validation_is_not_augmented():
     assert len(set(views(val_dl) + views(val_dl) + views(test_dl))) == 1
 
 
-def test_drawing_views_leaves_the_generator_of_the_network_alone():
+def test_augmentation_does_not_change_the_global_generator():
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
@@ -81,9 +81,9 @@ def test_drawing_views_leaves_the_generator_of_the_network_alone():
 
 
 AUGMENTERS = {
-    "one's own seed": iaa.Sequential([iaa.Affine(rotate=(-30, 30), seed=1)], seed=2),
+    "custom seed": iaa.Sequential([iaa.Affine(rotate=(-30, 30), seed=1)], seed=2),
     "nested": iaa.Sequential([iaa.SomeOf(1, [iaa.AdditiveGaussianNoise(scale=(5, 20)), iaa.CoarseDropout(0.2)])]),
-    "two that draw from copies": iaa.Sequential([iaa.PerspectiveTransform(0.1), iaa.PerspectiveTransform(0.1)]),
+    "copied random states": iaa.Sequential([iaa.PerspectiveTransform(0.1), iaa.PerspectiveTransform(0.1)]),
     "hidden parts": iaa.MultiplyAndAddToBrightness(),
     "random order": iaa.Sequential([iaa.Affine(rotate=(-9, 9)), iaa.GaussianBlur((0, 2))], random_order=True),
 }
@@ -100,8 +100,8 @@ def test_any_augmenter_of_imgaug_differs_and_repeats(name):
     assert views(loaders(0, transforms=(pipeline, pipeline)).train) == first
 
 
-def test_transforms_take_pictures_to_bytes_at_224():
-    image = OnePicture().image
+def test_transforms_return_uint8_at_224():
+    image = OneImage().image
     for transform in (train_transform, val_transform):
         out = transform(image)
         assert out.shape == (3, 224, 224)
@@ -118,7 +118,7 @@ def test_aspect_ratio_is_kept(size):
     assert abs(height - width) <= 2
 
 
-def test_no_picture_is_turned_upside_down():
+def test_no_image_is_turned_upside_down():
     image = Image.linear_gradient("L").convert("RGB")  # dark above, light below
     for seed in range(60):
         with isolated_rng(seed):
@@ -127,7 +127,7 @@ def test_no_picture_is_turned_upside_down():
 
 
 def test_augmentation_is_visible():
-    image = OnePicture().image
+    image = OneImage().image
     train, val = get_transforms(64)
     plain = val(image).float()
     change = [(train(image).float() - plain).abs().mean().item() for _ in range(20)]

@@ -77,8 +77,8 @@ def assert_refused(outcome: tuple[int, str], project: Project, *named: str) -> N
         (("--dataset", "imagefoldr"), ("data set 'imagefoldr'", "did you mean 'imagefolder'")),
         (("--model", "resnet81"), ("model 'resnet81'", "did you mean 'resnet18'")),
         (("--trackers", "nonne"), ("tracker 'nonne'", "did you mean 'none'")),
-        (("--device", "cuba"), ("device 'cuba'", "did you mean 'cuda'")),
-        (("--device", "cuda:99"), ("'cuda:99'", "available are: cpu")),
+        (("--device", "cuba"), ("device 'cuba'", "did you mean 'cpu'")),
+        (("--device", "cuda:99"), ("'cuda:99'", "valid are: cpu")),
         (("--loss", "cross_entrophy"), ("loss", "did you mean 'cross_entropy'")),
         (("--metrics", "f2"), ("metric 'f2'", "did you mean 'f1'")),
         (("--weights", "nowhere.pt"), ("nowhere.pt",)),
@@ -116,11 +116,11 @@ def test_wrong_folders(run_main, project, photos, tmp_path):
     for name in ("train", "val"):
         (folder / name).rename(folder / name.title())
     assert_refused(run_main("--data-dir", str(folder)), project, "Train", "/train/<class>/")
-    assert_refused(run_main("--data-dir", str(photos / "val" / "hero")), project, "no class in", "hero")
+    assert_refused(run_main("--data-dir", str(photos / "val" / "hero")), project, "no image in class folders", "hero")
     folder = tmp_path / "loose"
     for name in ("train", "val"):
         shutil.copytree(photos / "val" / "hero", folder / name)
-    assert_refused(run_main("--data-dir", str(folder)), project, "no class in", "train")
+    assert_refused(run_main("--data-dir", str(folder)), project, "no image in class folders", "train")
 
 
 def test_pretrained_weights_that_cannot_be_had(run_main, project, monkeypatch):
@@ -353,7 +353,7 @@ def test_pictures_that_are_traps_are_named_and_the_others_answered(train, photos
     said = capsys.readouterr().err
     assert stop.value.code == 1
     assert "narrow.png (1 × 65000 pixels, too narrow)" in said
-    assert "pipe.jpg (it is no file)" in said
+    assert "pipe.jpg (not a file)" in said
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 2
 
 
@@ -372,7 +372,7 @@ def test_predict_refuses_what_cannot_work(train, exit_of, tmp_path):
     run = train(epochs=1)
     out = tmp_path / "out"
     for paths, options, word in (
-        ((), {}, "no picture was given"),
+        ((), {}, "no image was given"),
         ((Path("a" * 300 + ".jpg"),), {}, "there is no file"),
         ((tmp_path,), {"csv": out, "json": tmp_path / "." / "out"}, "give two files"),
     ):
@@ -407,7 +407,7 @@ def test_a_resume_that_fails_leaves_the_run_as_it_was(train, project, exit_of, m
         code, error = resumed("--epochs", "3")
     assert (code, "was its code changed" in error, run.config.read_bytes()) == (2, True, before)
     code, error = resumed("--epochs", "3", "--data-dir", str(tmp_path / "nowhere"))
-    assert (code, "elsewhere now, say so with --data-dir" in error) == (2, True)
+    assert (code, "have moved, give their folder with --data-dir" in error) == (2, True)
     assert resumed("--epochs", "3")[0] == 0
 
 
@@ -417,7 +417,7 @@ def test_a_folder_that_is_named_gets_nothing_downloaded_or_drawn_into_it(train, 
 
     run = train(epochs=1)
     read = json.loads(run.config.read_text())
-    for name in {"demo", "kmnist"} & set(data.OBTAINED):
+    for name in {"demo", "kmnist"} & set(data.CACHE_FOLDERS):
         write_json(run.config, {**read, "options": {**read["options"], "dataset": name, "data_dir": None}})
         folder = tmp_path / f"of {name}"
         folder.mkdir()
@@ -425,6 +425,9 @@ def test_a_folder_that_is_named_gets_nothing_downloaded_or_drawn_into_it(train, 
             (folder / label).mkdir()
             Image.open(photos / "val" / label / "000.jpg").save(folder / label / "1.jpg")
         files = sorted(folder.rglob("*"))
-        monkeypatch.setitem(data.DATASETS, name, lambda *_: pytest.fail("it would have been downloaded or drawn"))
+        if name == "demo":
+            monkeypatch.setattr(sys.modules["data.demo"], "draw_demo", lambda *_: pytest.fail("it would be drawn"))
+        else:
+            monkeypatch.setitem(data.DATASETS, name, lambda *_: pytest.fail("it would be downloaded"))
         evaluate.main(evaluate.Options(run.folder, data_dir=folder, num_workers=0, device="cpu"))
         assert sorted(folder.rglob("*")) == files

@@ -1,4 +1,4 @@
-"""Pictures are read right, splits are seeded and stratified, and what is missing is named."""
+"""Reading images, splits, and error messages that name what is missing."""
 
 import shutil
 import sys
@@ -20,16 +20,16 @@ from data.demo import draw_demo
 from data.image_dataset import ImageDataset, UnlabelledImages, image_sources
 from data.image_io import needed_sides, read_image
 from data.loaders import TransformedDataset
-from data.splits import check_problems, get_file_names, labels, restore_split, stratified_split
+from data.splits import check_problems, get_file_names, get_labels, restore_split, stratified_split
 from data.transformation import get_transforms
 
 
 def corner(image: Image.Image) -> tuple[int, ...]:
-    """The pixel at the top left."""
+    """Return the pixel at the top left."""
     return image.getpixel((1, 1))
 
 
-def test_every_kind_of_picture_comes_out_upright_in_rgb(tmp_path):
+def test_every_kind_of_image_becomes_upright_rgb(tmp_path):
     red = Image.new("RGB", (40, 30), (200, 30, 40))
     red.save(tmp_path / "rgb.png")
     red.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=98)
@@ -93,7 +93,7 @@ def test_training_and_prediction_decode_large_photographs_alike(tmp_path):
         assert not torch.equal(val(read_image(files[i])), image)
 
 
-def test_only_images_that_come_straight_from_files_are_cached_by_file_and_decoded_smaller(tmp_path):
+def test_only_image_datasets_are_cached_by_file_and_decoded_smaller(tmp_path):
     class Override(ImageDataset):
         def __getitem__(self, index):
             image, label = super().__getitem__(index)
@@ -122,7 +122,7 @@ def test_only_images_that_come_straight_from_files_are_cached_by_file_and_decode
 
 
 def broken_copy(photos: Path, to: Path) -> Path:
-    """A copy of the data that may be spoiled."""
+    """Return a copy of the data that may be damaged."""
     shutil.copytree(photos, to)
     return to
 
@@ -150,7 +150,7 @@ def test_a_broken_image_in_a_worker_is_still_one_line(photos, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_spoiled_exif_data_costs_no_picture(tmp_path, monkeypatch):
+def test_an_image_with_damaged_exif_data_is_read(tmp_path, monkeypatch):
     import struct
 
     Image.new("RGB", (30, 20), "red").save(tmp_path / "a.jpg")
@@ -162,7 +162,7 @@ def test_spoiled_exif_data_costs_no_picture(tmp_path, monkeypatch):
     assert read_image(tmp_path / "a.jpg").size == (30, 20)
 
 
-def test_a_bomb_is_refused_by_name(tmp_path, monkeypatch):
+def test_a_decompression_bomb_is_refused_by_name(tmp_path, monkeypatch):
     Image.new("L", (300, 300)).save(tmp_path / "bomb.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
     with pytest.raises(UserError, match=r"bomb\.png"):
@@ -177,10 +177,10 @@ def test_folders_that_will_not_do_are_named(photos, tmp_path):
         get_data("imagefolder", tmp_path / "empty")
 
     folder = broken_copy(photos, tmp_path / "missing in val")
-    shutil.rmtree(folder / "val" / "hero")
-    with pytest.raises(UserError, match="'hero' has no image in .*val"):
+    shutil.rmtree(folder / "val" / "helmet")
+    with pytest.raises(UserError, match="'helmet' has no image in .*val"):
         check_problems(get_data("imagefolder", folder))
-    with pytest.raises(UserError, match="'hero' has no image in .*val"):
+    with pytest.raises(UserError, match="'helmet' has no image in .*val"):
         get_dataloaders(folder / "train", folder / "val")
 
     folder = broken_copy(photos, tmp_path / "class without image")
@@ -192,7 +192,7 @@ def test_folders_that_will_not_do_are_named(photos, tmp_path):
     folder = broken_copy(photos, tmp_path / "one class")
     for split in ("train", "val"):
         shutil.rmtree(folder / split / "hero")
-    with pytest.raises(UserError, match="one class only"):
+    with pytest.raises(UserError, match="only one class"):
         get_data("imagefolder", folder)
 
     shutil.rmtree(folder / "val")
@@ -200,7 +200,7 @@ def test_folders_that_will_not_do_are_named(photos, tmp_path):
         get_data("imagefolder", folder)
 
 
-def test_strangers_are_passed_over_with_a_word(photos, tmp_path, caplog):
+def test_files_that_are_not_images_are_ignored_and_logged(photos, tmp_path, caplog):
     folder = broken_copy(photos, tmp_path / "data")
     (folder / "train" / "hero" / "notes.txt").write_text("hello")
     (folder / "train" / "hero" / "._001.jpg").write_text("hidden")
@@ -216,13 +216,13 @@ def test_val_is_split_in_two_stratified_and_by_seed(photos):
     data = get_data("imagefolder", photos)
     val, test = get_file_names(data.val), get_file_names(data.test)
     assert sorted(val + test) == sorted(f"val/{c}/{i:03}.jpg" for c in ("helmet", "hero") for i in range(8))
-    assert labels(data.val).count(0) == labels(data.val).count(1) == labels(data.test).count(0) == 4
+    assert get_labels(data.val).count(0) == get_labels(data.val).count(1) == get_labels(data.test).count(0) == 4
     torch.manual_seed(99)  # whatever state torch's own generator is in
     assert get_file_names(get_data("imagefolder", photos).test) == test
     assert get_file_names(get_data("imagefolder", photos, seed=1).test) != test
 
 
-def test_a_test_folder_is_left_whole(photos, tmp_path):
+def test_a_test_folder_is_not_split(photos, tmp_path):
     folder = broken_copy(photos, tmp_path / "data")
     shutil.copytree(folder / "val", folder / "test")
     data = get_data("imagefolder", folder)
@@ -235,7 +235,7 @@ def test_one_folder_of_classes_is_split_in_three(photos, tmp_path):
     data = get_data("imagefolder", folder)
     for part, share in (data.train, 0.7), (data.val, 0.15), (data.test, 0.15):
         for label in (0, 1):
-            assert abs(labels(part).count(label) - 12 * share) <= 1
+            assert abs(get_labels(part).count(label) - 12 * share) <= 1
     names = [name for part in (data.train, data.val, data.test) for name in get_file_names(part)]
     assert sorted(names) == sorted(f"{c}/{i:03}.jpg" for c in ("helmet", "hero") for i in range(12))
     assert get_file_names(get_data("imagefolder", folder, seed=1).test) != get_file_names(data.test)
@@ -254,23 +254,23 @@ def test_a_split_holds_each_item_once_and_each_class_in_its_share(fractions):
     assert sorted(i for part in parts for i in part.indices) == list(range(160))
     for part, fraction in zip(parts, fractions, strict=True):
         for label, n in enumerate((100, 40, 20)):
-            assert abs(labels(part).count(label) - n * fraction) <= 1
+            assert abs(get_labels(part).count(label) - n * fraction) <= 1
 
 
-def test_a_split_is_found_again_and_a_missing_file_is_named(photos, tmp_path):
+def test_a_split_is_restored_and_a_missing_file_is_named(photos, tmp_path):
     folder = broken_copy(photos, tmp_path / "data")
     data = get_data("imagefolder", folder, seed=5)
-    split = {part: get_file_names(getattr(data, part)) for part in ("train", "val", "test")}
-    Image.new("RGB", (50, 50)).save(folder / "val" / "hero" / "999.jpg")  # new pictures do not move the old ones
-    again = restore_split(get_data("imagefolder", folder), split, data.classes)
-    assert {part: get_file_names(getattr(again, part)) for part in split} == split
-    assert labels(again.test) == labels(data.test)
+    split = data.file_names
+    Image.new("RGB", (50, 50)).save(folder / "val" / "hero" / "999.jpg")  # new images do not change the split
+    again = restore_split(get_data("imagefolder", folder), split, data.task)
+    assert again.file_names == split
+    assert get_labels(again.test) == get_labels(data.test)
     (folder / split["test"][0]).unlink()
     with pytest.raises(UserError, match=split["test"][0]):
-        restore_split(get_data("imagefolder", folder), split, data.classes)
+        restore_split(get_data("imagefolder", folder), split, data.task)
 
 
-def test_items_without_names_are_never_dealt_out_again_by_their_numbers():
+def test_a_split_of_items_without_names_is_not_restored_by_index():
     class Numbers(torch.utils.data.Dataset):
         def __init__(self, n):
             self.n = n
@@ -279,18 +279,19 @@ def test_items_without_names_are_never_dealt_out_again_by_their_numbers():
             return self.n
 
     data = DatasetSplits(Numbers(6), Numbers(3), Numbers(2), ["a", "b"])
-    split = {part: get_file_names(getattr(data, part)) for part in ("train", "val", "test")}
-    assert restore_split(data, split, ["a", "b"]) is data
-    with pytest.raises(UserError, match="names of their own"):
-        restore_split(replace(data, test=Numbers(1)), split, ["a", "b"])
+    split = data.file_names
+    assert restore_split(data, split, data.task) is data
+    with pytest.raises(UserError, match="no unique file names"):
+        restore_split(replace(data, test=Numbers(1)), split, data.task)
 
 
-def test_a_class_that_is_missing_from_a_part_is_mentioned(photos, tmp_path, caplog):
+def test_a_class_that_is_missing_from_a_part_is_logged(photos, tmp_path, caplog):
     folder = broken_copy(photos, tmp_path / "data")
     for path in sorted((folder / "val" / "hero").iterdir())[1:]:
         path.unlink()
-    get_data("imagefolder", folder)
-    assert "1 of the classes have too few images for every part" in caplog.text
+    data = check(Config(num_workers=0), get_data("imagefolder", folder), tmp_path / "cache")
+    assert list(data.findings.missing_classes.values()) == [["hero"]]
+    assert "hero" in caplog.text
 
 
 def test_a_demo_that_was_left_half_drawn_is_drawn_again(tmp_path, monkeypatch):
@@ -327,7 +328,7 @@ def test_get_dataloaders_keeps_the_original_call(photos):
 
 
 def histogram(path: Path) -> torch.Tensor:
-    """Share of each of 6 × 6 × 6 colours, in hue, saturation and value: (216,) of float."""
+    """Return the square root of an HSV histogram: (216,) of float."""
     pixels = np.asarray(Image.open(path).convert("HSV")).reshape(-1, 3)
     counts, _ = np.histogramdd(pixels, bins=6, range=[(0, 256)] * 3)
     return torch.from_numpy(np.sqrt(counts.ravel() / len(pixels))).float()
@@ -339,7 +340,7 @@ def test_the_demo_cannot_be_told_by_its_colours(tmp_path, seeded_everything):
     train, test = (
         (
             torch.stack([histogram(folder / name) for part in parts for name in get_file_names(part)]),
-            torch.tensor([label for part in parts for label in labels(part)]),
+            torch.tensor([label for part in parts for label in get_labels(part)]),
         )
         for parts in ([data.train], [data.val, data.test])
     )

@@ -31,7 +31,7 @@ from core.rng import isolated_rng
 from data import image_io as images
 from data.image_dataset import image_sources
 from data.loaders import TransformedDataset, make_loader
-from data.splits import flatten_dataset, get_file_names, labels
+from data.splits import flatten_dataset, get_file_names, get_labels
 from models import Classifier
 
 VIEWS = 2  # by default; more gain nothing that can be measured, see the README
@@ -207,7 +207,7 @@ def cached_loader(
         seeds = [[i] for i in range(len(names))]  # as `ShardedSequentialSampler` gives them
         keys = [[digest(source)] for source in sources]
     keys = np.array(keys, "S16")
-    targets = torch.tensor(labels(dataset.dataset))
+    targets = torch.tensor(get_labels(dataset.dataset))
     features = CachedFeatures(store, keys, network.n_features)
     for number, count in turns():
         mine = features.missing[number::count]

@@ -1,4 +1,4 @@
-"""Does B beat A: a wrong "yes" is rare, a right one is not, and an interrupted comparison goes on."""
+"""Does B beat A: a wrong "yes" is rare, a right one is not, and an interrupted comparison continues."""
 
 import json
 import re
@@ -17,19 +17,19 @@ from Project import Run
 
 
 def simulated(
-    rng: np.random.Generator, gain: float = 0.0, runs: int = 5, pictures: int = 60, luck: float = 0.4
+    rng: np.random.Generator, gain: float = 0.0, runs: int = 5, images: int = 60, noise: float = 0.4
 ) -> tuple:
-    """Two settings, whose runs differ by luck and whose pictures differ in difficulty; B is better by `gain` logits."""
-    difficulty = rng.normal(1.5, 1.5, pictures)
+    """Two settings; runs vary by `noise`, images in difficulty, and B is better by `gain` logits."""
+    difficulty = rng.normal(1.5, 1.5, images)
 
-    def rights(shift: float) -> np.ndarray:
-        logits = difficulty + shift + rng.normal(0, luck, (runs, 1)) + rng.normal(0, 0.7, (runs, pictures))
-        return (rng.random((runs, pictures)) < 1 / (1 + np.exp(-logits))).astype(float)
+    def correct(shift: float) -> np.ndarray:
+        logits = difficulty + shift + rng.normal(0, noise, (runs, 1)) + rng.normal(0, 0.7, (runs, images))
+        return (rng.random((runs, images)) < 1 / (1 + np.exp(-logits))).astype(float)
 
-    return rights(0.0), rights(gain)
+    return correct(0.0), correct(gain)
 
 
-def test_a_wrong_yes_is_said_in_fewer_than_5_per_cent():
+def test_a_wrong_yes_is_given_in_fewer_than_5_per_cent():
     rng = np.random.default_rng(0)
     answers = [compare_runs(*simulated(rng), resamples=499)[0] for _ in range(400)]
     assert answers.count("yes") / 400 < 0.05
@@ -49,11 +49,11 @@ def test_a_real_difference_is_found_in_either_direction():
 
 
 @pytest.mark.parametrize("images", [76, 200])
-def test_verdicts_begin_at_the_smallest_difference_that_is_named(images):
+def test_verdicts_begin_at_the_smallest_difference_that_is_printed(images):
     rng = np.random.default_rng(0)
     below, above = [], []
     for gain in rng.uniform(0, 0.5, 300):
-        pair = simulated(rng, gain, runs=30, pictures=images, luck=0)  # the runs agree, so that the images decide
+        pair = simulated(rng, gain, runs=30, images=images, noise=0)  # the runs agree, so that the images decide
         answer, difference, _ = compare_runs(*pair, resamples=999)
         ratio = abs(difference) / smallest_difference(*pair)
         if ratio < 0.95:
@@ -100,11 +100,11 @@ def run_compare(project, photos, monkeypatch, exit_of, capsys):
 
 
 def test_settings_are_trained_compared_and_not_trained_again(run_compare, project):
-    error, said = run_compare("", "lr=0.01", folds=2, name="rates")
+    error, printed = run_compare("", "lr=0.01", folds=2, name="rates")
     assert not error
-    assert "B beats A: " in said[-1]
-    assert re.search(r"with 8 test images, a difference under about \d+\.\d points stays unclear", said[-1])
-    assert sum("chosen on the test set" in line for line in said) == 1
+    assert "B beats A: " in printed[-1]
+    assert re.search(r"with 8 test images, differences below about \d+\.\d points stay unclear", printed[-1])
+    assert sum("chosen on the test set" in line for line in printed) == 1
     runs = project.checkpoint_dir
     names = sorted(path.name for path in runs.iterdir())
     assert [name.rpartition("-")[2] for name in names] == ["fold12", "fold22"] * 2
@@ -117,30 +117,30 @@ def test_settings_are_trained_compared_and_not_trained_again(run_compare, projec
     stamps = {path: path.stat().st_mtime_ns for path in runs.glob("*/metrics.json")}
     shutil.rmtree(runs / names[3])
     _, again = run_compare("", "lr=0.01", folds=2, name="rates")
-    assert again[-4:] == said[-4:]
+    assert again == printed
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items() if names[3] not in str(path))
     _, other = run_compare("", "lr=0.5", folds=2, name="rates")  # the first setting is known, the other is not mixed up
-    assert other[-4] == said[-4]
+    assert other[-4].split() == printed[-4].split()
     assert len(list(runs.iterdir())) == 6
     error, _ = run_compare("", "model=nothing", seeds=2, name="failing")
     assert "has failed: unknown model 'nothing'" in error
     error, _ = run_compare("", "split-seed=5", seeds=2, name="splits")
-    assert "do not share their test pictures" in error
+    assert "do not share their test images" in error
 
 
-def test_an_interrupted_run_of_a_comparison_goes_on(run_compare, project, monkeypatch):
+def test_an_interrupted_comparison_continues(run_compare, project, monkeypatch):
     run_compare("", "lr=0.01", seeds=2, name="a")
     (folder,) = project.checkpoint_dir.glob("a-lr=0.01-*-seed1")
     run = Run(folder)
     expected = run.predictions.read_bytes()
     run.metrics.unlink()
     run.predictions.unlink()
-    _, said = run_compare("", "lr=0.01", seeds=2, name="a")
+    _, printed = run_compare("", "lr=0.01", seeds=2, name="a")
     assert run.predictions.read_bytes() == expected
-    assert "2 seeds, 8 test pictures" in said
+    assert "Test accuracy in percent over 2 seeds, 8 test images:" in printed
 
 
-def test_what_is_wrong_with_a_setting_is_said_before_the_first_run(run_compare, project):
+def test_a_wrong_setting_is_refused_before_the_first_run(run_compare, project):
     for setting, message in (
         ("seed=7", "--seed in a setting"),
         ("run_name=x", "--run-name in a setting"),
@@ -153,8 +153,15 @@ def test_what_is_wrong_with_a_setting_is_said_before_the_first_run(run_compare, 
     assert not project.checkpoint_dir.exists()
 
 
-def test_settings_are_typed_without_dashes():
-    assert compare.typed("data_dir=/a,b split=0.8,0.1,0.1") == ["--data-dir", "/a,b", "--split", "0.8", "0.1", "0.1"]
-    assert compare.typed("lr=0.1 metrics=f1,auc strict") == ["--lr", "0.1", "--metrics", "f1", "auc", "--strict"]
+def test_a_setting_becomes_arguments_of_main():
+    assert compare.to_arguments("data_dir=/a,b split=0.8,0.1,0.1") == [
+        "--data-dir",
+        "/a,b",
+        "--split",
+        "0.8",
+        "0.1",
+        "0.1",
+    ]
+    assert compare.to_arguments("lr=0.1 metrics=f1,auc strict") == ["--lr", "0.1", "--metrics", "f1", "auc", "--strict"]
     with pytest.raises(UserError, match="at least two"):
         compare.Options(("lr=0.1",))

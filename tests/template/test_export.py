@@ -22,6 +22,14 @@ from Project import project as project_of_template
 HERE = project_of_template.base_dir
 
 
+def example_of_the_manual() -> str:
+    """The code that runs an exported network without torch."""
+    pages = [HERE / "README.md", *(HERE / "docs").glob("*.md")]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    (code,) = re.findall(r"<!-- test: onnx -->\n```python\n(.*?)```", text, re.DOTALL)
+    return code
+
+
 def test_the_file_is_used_without_torch(train, photos, tmp_path):
     run = train(epochs=2, patience=2, image_size=80)
     moved = Run(shutil.copytree(run.folder, tmp_path / "handed over"))
@@ -29,9 +37,7 @@ def test_the_file_is_used_without_torch(train, photos, tmp_path):
     photo = photos / "val" / "hero" / "003.jpg"
     with Image.open(photo) as image:
         image.resize((171, 100)).save(moved / "photo.jpg", quality=95)
-    (code,) = re.findall(
-        r"<!-- test: onnx -->\n```python\n(.*?)```", (HERE / "docs" / "deployment.md").read_text(), re.DOTALL
-    )
+    code = example_of_the_manual()
     blocked = "import sys\nsys.modules.update(dict.fromkeys(('torch', 'torchvision', 'poutyne')))\n"
     done = subprocess.run([sys.executable, "-c", blocked + code], cwd=moved.folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -50,9 +56,7 @@ def example(folder: Path, files: list[Path]) -> list[list[tuple[str, float]]]:
     Returns:
         What it prints of each: names and probabilities.
     """
-    (code,) = re.findall(
-        r"<!-- test: onnx -->\n```python\n(.*?)```", (HERE / "docs" / "deployment.md").read_text(), re.DOTALL
-    )
+    code = example_of_the_manual()
     functions, once = re.split(r"^(?=image = )", code, flags=re.MULTILINE)
     once = textwrap.indent(once.replace('"photo.jpg"', "file"), "    ")
     blocked = "import sys\nsys.modules.update(dict.fromkeys(('torch', 'torchvision', 'poutyne')))\n"
@@ -63,8 +67,8 @@ def example(folder: Path, files: list[Path]) -> list[list[tuple[str, float]]]:
     return [[(name, float(p)) for name, p in map(str.split, lines)] for lines in answers]
 
 
-def said_by_predict(folder: Path, files: list[Path], table: Path) -> list[list[tuple[str, float]]]:
-    """What predict.py says of them."""
+def answers_of_predict(folder: Path, files: list[Path], table: Path) -> list[list[tuple[str, float]]]:
+    """Return the classes and probabilities that predict.py gives for some files."""
     predict.main(predict.Options(folder, tuple(files), csv=table, device="cpu"))
     with open(table, newline="", encoding="utf-8") as file:
         rows = [(row["class"].split("|"), row["probability"].split("|")) for row in csv.DictReader(file)]
@@ -88,13 +92,13 @@ def test_the_example_of_the_manual_gives_the_answers_of_predict(train, photos, t
         files.append(tmp_path / f"{i}.jpg")
         with Image.open(photo) as image:
             image.resize(sizes[i % len(sizes)]).save(files[-1], quality=95)
-    sure = [answer[0][1] for answer in said_by_predict(run.folder, files, tmp_path / "out.csv")]
-    threshold = sorted(sure)[len(sure) // 2]
+    confidences = [answer[0][1] for answer in answers_of_predict(run.folder, files, tmp_path / "out.csv")]
+    threshold = sorted(confidences)[len(confidences) // 2]
     run.calibration.write_text(json.dumps({**json.loads(run.calibration.read_text()), "threshold": threshold}))
     moved = Run(shutil.copytree(run.folder, tmp_path / "handed over"))
     export.main(export.Options(moved.folder))
 
-    answers = said_by_predict(moved.folder, files, tmp_path / "out.csv")
+    answers = answers_of_predict(moved.folder, files, tmp_path / "out.csv")
     assert len({name for ((name, _),) in answers}) > 1
     assert any(name == "unsure" for ((name, _),) in answers)
     for ((name, p),), ((expected, share),) in zip(example(moved.folder, files), answers, strict=True):
@@ -113,14 +117,14 @@ def test_the_example_names_several_classes_as_predict_does(train, photos, tmp_pa
     labels = json.loads((run / "labels.json").read_text())
     assert labels["thresholds"] == json.loads(run.thresholds.read_text())
     assert "confidence_threshold" not in labels
-    answers = said_by_predict(run.folder, files, tmp_path / "out.csv")
+    answers = answers_of_predict(run.folder, files, tmp_path / "out.csv")
     assert {len(answer) for answer in answers} > {1}
     for found, expected in zip(example(run.folder, files), answers, strict=True):
         assert dict(found) == pytest.approx(dict(expected), abs=0.01)
 
 
-@pytest.mark.parametrize(("threshold", "said"), [(None, None), (0.0, None), (0.75, 0.75)])
-def test_labels_say_what_a_program_needs_and_no_more(train, threshold, said):
+@pytest.mark.parametrize(("threshold", "expected"), [(None, None), (0.0, None), (0.75, 0.75)])
+def test_labels_hold_what_a_program_needs(train, threshold, expected):
     run = train(epochs=1)
     run.calibration.write_text(json.dumps({"temperature": 1.3, "max_error": 0.05, "threshold": threshold}))
     export.main(export.Options(run.folder, "pt2"))
@@ -129,26 +133,26 @@ def test_labels_say_what_a_program_needs_and_no_more(train, threshold, said):
         "image_size": 32,
         "resize": "crop",
         "short_side": 32,
-        "confidence_threshold": said,
+        "confidence_threshold": expected,
     }
 
 
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
-def test_an_export_that_computes_something_else_is_not_kept(train, monkeypatch, caplog, kind):
+def test_an_export_that_differs_is_not_written(train, monkeypatch, caplog, kind):
     from deployment import exported as exported
 
     run = train(epochs=1)
     export.main(export.Options(run.folder, kind))
-    difference = float(re.findall(r"over 16 pictures: (\S+)", caplog.text)[0])
+    difference = float(re.findall(r"over 10 images: (\S+)", caplog.text)[0])
     assert difference <= 1e-4
     path = run / f"model.{kind}"
     before = path.read_bytes()
-    write, read_file = exported.FORMATS[kind]
-    monkeypatch.setitem(exported.FORMATS, kind, (write, lambda file: lambda batch: read_file(file)(batch) + 0.01))
+    write, read = exported.FORMATS[kind]
+    monkeypatch.setitem(exported.FORMATS, kind, (write, lambda content: lambda batch: read(content)(batch) + 0.01))
     with pytest.raises(RunError, match="differs by"):
         export.main(export.Options(run.folder, kind))
-    monkeypatch.setitem(exported.FORMATS, kind, (write, lambda file: lambda batch: read_file(file)(batch) * math.nan))
+    monkeypatch.setitem(exported.FORMATS, kind, (write, lambda content: lambda batch: read(content)(batch) * math.nan))
     with pytest.raises(RunError, match="differs by nan"):
         export.main(export.Options(run.folder, kind))
     assert path.read_bytes() == before
-    assert not list(run.folder.glob("unfinished*"))
+    assert not list(run.folder.glob("*.tmp"))

@@ -21,7 +21,7 @@ from data import DATASETS, get_data
 from data.csv_dataset import read_labelled_table
 from data.image_dataset import ImageDataset
 from data.image_io import images_in
-from data.splits import DatasetSplits, check_problems, complete_splits, get_file_names, labels
+from data.splits import DatasetSplits, check_problems, complete_splits, get_file_names, get_labels
 
 
 def write_table(path: Path, rows: list[tuple[str, ...]], header: str = "file,label,split") -> Path:
@@ -51,7 +51,7 @@ def test_labels_that_only_look_like_one_or_several(train, photos, tmp_path):
     with pytest.raises(UserError, match=r"several labels; the network knows of one"):
         read_labelled_table(several, Task(["helmet", "hero"]))
     several.rename(one)
-    with pytest.raises(UserError, match="several classes now"):
+    with pytest.raises(UserError, match="differ in whether an image can have several classes"):
         evaluate.main(evaluate.Options(run.folder, num_workers=0, device="cpu"))
     none = write_table(folder / "none.csv", [("train/hero/000.jpg", "hero"), ("train/hero/001.jpg", "")], "file,label")
     assert read_labelled_table(none, Task(["helmet", "hero"], multilabel=True)).targets == [(0, 1), (0, 0)]
@@ -67,7 +67,7 @@ def test_a_file_listed_twice_and_a_fold(train, photos, tmp_path):
     assert json.loads((run / "evaluate-test.json").read_text())["test_acc"] == metrics["test_acc"]
 
 
-def test_one_picture_less_does_not_make_other_pictures_of_them(train, photos, tmp_path):
+def test_images_of_a_run_with_one_missing_are_not_scored_as_other_images(train, photos, tmp_path):
     folder = Path(shutil.copytree(photos / "train", tmp_path / "one"))
     run = train(data_dir=folder, epochs=1)
     (folder / json.loads(run.split.read_text())["train"][0]).unlink()
@@ -76,13 +76,13 @@ def test_one_picture_less_does_not_make_other_pictures_of_them(train, photos, tm
     assert not (run / "evaluate-folder.json").exists()
 
 
-def test_what_is_hidden_is_no_picture(photos, tmp_path):
+def test_hidden_folders_are_ignored(photos, tmp_path):
     folder = Path(shutil.copytree(photos, tmp_path / "data"))
     shutil.copytree(folder / "train" / "hero", folder / "train" / "hero" / ".ipynb_checkpoints")
     assert len(get_data("imagefolder", folder).train) == 24
 
 
-def test_links_between_folders_add_and_move_nothing(photos, tmp_path, caplog):
+def test_links_between_folders_change_nothing(photos, tmp_path, caplog):
     folder = Path(shutil.copytree(photos, tmp_path / "data"))
     plain = get_data("imagefolder", folder)
     expected = [plain.train.files, plain.train.targets, get_file_names(plain.val), get_file_names(plain.test)]
@@ -96,14 +96,14 @@ def test_links_between_folders_add_and_move_nothing(photos, tmp_path, caplog):
     start = time.perf_counter()
     data = get_data("imagefolder", folder)
     assert [data.train.files, data.train.targets, get_file_names(data.val), get_file_names(data.test)] == expected
-    assert "passed over in" in caplog.text
+    assert "ignored in" in caplog.text
     assert "more" not in caplog.text  # each of the two notes once
     real = {os.path.realpath(path) for path in images_in(classes[0])}  # as predict.py, which knows no classes
     assert len(real) == len(list(images_in(classes[0]))) == 24
     assert time.perf_counter() - start < 5
 
 
-def test_folders_that_are_elsewhere_are_read_once(photos, tmp_path):
+def test_linked_folders_are_read_once(photos, tmp_path):
     folder, elsewhere = Path(shutil.copytree(photos, tmp_path / "data")), tmp_path / "elsewhere"
     shutil.move(folder / "train" / "hero", elsewhere / "a" / "hero")
     shutil.copytree(photos / "val" / "hero", elsewhere / "more")
@@ -124,7 +124,7 @@ def test_a_table_says_what_is_what(photos, tmp_path):
     data = get_data("csv", folder, seed=3)
     assert data.classes == ["helmet", "hero"]
     assert [len(part) for part in (data.train, data.val, data.test)] == [22, 5, 5]
-    assert all(labels(part).count(0) > 1 < labels(part).count(1) for part in (data.val, data.test))
+    assert all(get_labels(part).count(0) > 1 < get_labels(part).count(1) for part in (data.val, data.test))
     image, label = data.train[0]
     assert image.mode == "RGB"
     assert get_file_names(data.train)[0].split("/")[1] == data.classes[label]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from core.errors import UserError
 from data import get_data
-from data.splits import get_file_names, labels
+from data.splits import get_file_names, get_labels
 
 
 @pytest.fixture
@@ -54,9 +54,9 @@ def test_tiny_imagenet_as_published(tiny, train):
         for line in (tiny / "val" / "val_annotations.txt").read_text().splitlines()
     }
     wnids = sorted(set(said.values()))
-    for name, label in zip(get_file_names(data.test), labels(data.test), strict=True):
+    for name, label in zip(get_file_names(data.test), get_labels(data.test), strict=True):
         assert wnids[label] == said[Path(name).name]
-    for name, label in zip(get_file_names(data.train), labels(data.train), strict=True):
+    for name, label in zip(get_file_names(data.train), get_labels(data.train), strict=True):
         assert wnids[label] == name.split("/")[1]
     run = train(dataset="tiny_imagenet", data_dir=tiny, epochs=1)
     assert json.loads(run.metrics.read_text())["epochs"] == 1

@@ -16,7 +16,7 @@ from PIL import Image
 import evaluate
 from core.errors import UserError
 from data import get_data
-from data.splits import labels
+from data.splits import get_labels
 from data.torchvision_datasets import TorchvisionDataset
 
 
@@ -46,7 +46,7 @@ def test_a_torchvision_data_set_by_name(tmp_path, train):
     assert (len(data.train), len(data.val), len(data.test)) == (54, 6, 20)  # the published test set is left whole
     assert (data.image_size, data.augmentation) == (28, "characters")
     assert data.train[0][0].mode == "RGB"
-    assert labels(data.test) == [i % 10 for i in range(20)]
+    assert get_labels(data.test) == [i % 10 for i in range(20)]
     run = train(dataset="kmnist", data_dir=tmp_path / "files", image_size=None, epochs=1)
     options = json.loads(run.config.read_text())["options"]
     assert (options["image_size"], options["augmentation"]) == (28, "characters")

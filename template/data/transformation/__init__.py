@@ -1,10 +1,11 @@
-"""From an image to what the network gets: made a square and, for training only, augmented with imgaug.
+"""Transforms: resizing to a square and, for training only, augmentation with imgaug.
 
-Change the augmenters below, call `show_dl` in the notebook, and see what your change does. A new one is a line in
-`AUGMENTATIONS`; another way to make an image a square is a line in `RESIZES`.
+Change the augmenters below and call `show_dl` in the notebook to see the effect. A new augmentation is a line in
+`AUGMENTATIONS`, another way to resize a line in `RESIZES`.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from PIL import Image
@@ -17,10 +18,9 @@ try:
 except ImportError as error:
     if "libGL" not in str(error):
         raise
-    raise UserError(f"OpenCV, which imgaug needs, lacks a system library ({error}); apt install libgl1") from error
+    raise UserError(f"a system library that OpenCV needs is missing ({error}); apt install libgl1") from error
 
 from data.transformation.ImgAugTransform import ImgAugTransform
-from data.transformation.ResizeLongSide import ResizeLongSide
 
 Transform = Callable[[Image.Image], torch.Tensor]
 Steps = list[v2.Transform]
@@ -35,7 +35,7 @@ photographs = iaa.Sequential(
     ]
 )
 small = iaa.Sequential([iaa.Fliplr(0.5), iaa.Affine(translate_percent=(-0.12, 0.12), mode="reflect")])
-characters = iaa.Affine(  # a flipped or a much turned one is another character, or none
+characters = iaa.Affine(  # no flips and little rotation, or it would be another character
     scale=(0.9, 1.1), rotate=(-10, 10), shear=(-8, 8), translate_percent=(-0.08, 0.08), mode="edge"
 )
 
@@ -47,55 +47,66 @@ AUGMENTATIONS: dict[str, iaa.Augmenter] = {
 }
 
 
+class ResizeLongSide(v2.Resize):
+    """Resize of the long side. `v2.Resize(None, max_size=…)` rounds the short side down, to 0 for narrow images."""
+
+    def __init__(self, max_size: int) -> None:
+        super().__init__(None, max_size=max_size)
+
+    def transform(self, image: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
+        sides = image.shape[-2:]
+        scale = self.max_size / max(sides)
+        return v2.functional.resize(image, [max(1, round(side * scale)) for side in sides])
+
+
 def crop(image_size: int) -> tuple[Steps, Steps]:
-    """Scale the short side, then cut a square out: anywhere for training, else from the centre."""
-    scale = v2.Resize(short_side(image_size))
-    return [scale, v2.RandomCrop(image_size)], [scale, v2.CenterCrop(image_size)]
+    """Resize the short side, then crop a square: at random for training, else the centre."""
+    resize = v2.Resize(short_side(image_size))
+    return [resize, v2.RandomCrop(image_size)], [resize, v2.CenterCrop(image_size)]
 
 
 def pad(image_size: int) -> tuple[Steps, Steps]:
-    """Scale the long side to that of the square; what is left of the square is black, half on either side."""
+    """Resize the long side, then pad the short side with black on both ends."""
     steps = [ResizeLongSide(image_size), v2.CenterCrop(image_size)]  # CenterCrop pads what is smaller
     return steps, steps
 
 
 def squash(image_size: int) -> tuple[Steps, Steps]:
-    """Scale both sides to those of the square, whatever the aspect ratio."""
+    """Resize both sides, whatever the aspect ratio."""
     steps = [v2.Resize((image_size, image_size))]
     return steps, steps
 
 
-# From the side of the square to the steps that make an image one: for training, and for all else.
+# From the side of the square to the steps that produce it: for training, and for validation, test and prediction.
 RESIZES: dict[str, Callable[[int], tuple[Steps, Steps]]] = {"crop": crop, "pad": pad, "squash": squash}
 
 
 def get_transforms(
     image_size: int = 224, augmentation: str = "photographs", resize: str = "crop"
 ) -> tuple[Transform, Transform]:
-    """Return the two pipelines, one for training and one for validation, test and prediction.
+    """Return the pipelines of training, and of validation, test and prediction; the network normalises.
 
     Args:
-        image_size: side of the square that the network gets, in pixels.
-        augmentation: a key of `AUGMENTATIONS`, for the first one.
-        resize: a key of `RESIZES`, for both.
+        image_size: in pixels.
+        augmentation: a key of `AUGMENTATIONS`.
+        resize: a key of `RESIZES`.
 
     Returns:
-        `train_transform` and `val_transform`: PIL image in RGB → uint8 tensor (3, image_size, image_size), 0 to 255.
-        The network itself normalises.
+        Two callables: PIL image in RGB → uint8 tensor (3, image_size, image_size), 0 to 255.
 
     Raises:
-        UserError: there is no such augmentation, or no such way to resize.
+        UserError: a name is unknown.
     """
     augmenter = lookup(augmentation, AUGMENTATIONS, "augmentation")
     train_steps, val_steps = lookup(resize, RESIZES, "resize")(image_size)
-    # torchvision scales tensors three times faster than PIL images; no value differs by more than one.
+    # torchvision resizes tensors three times faster than PIL images; values differ by at most 1.
     train = v2.Compose([v2.PILToTensor(), *train_steps, ImgAugTransform(augmenter)])
     val = v2.Compose([v2.PILToTensor(), *val_steps])
     return train, val
 
 
 def short_side(image_size: int) -> int:
-    """Return to how many pixels `crop` scales the short side: 256 for a square of 224, up to 64 px as many."""
+    """Return the short side before the crop, in pixels: 256 for 224; the same up to 64, where nothing is cut off."""
     return image_size if image_size <= 64 else round(image_size * 8 / 7)
 
 
