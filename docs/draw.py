@@ -182,7 +182,7 @@ def draw_run(to: Path, options: list[str]) -> None:
             "--hide-scrollbars",
             f"--user-data-dir={folder}/chromium",
         ]
-        words += ["--window-size=1080,672", f"--screenshot={folder}/report.png", (run / "report.html").as_uri()]
+        words += ["--window-size=1080,640", f"--screenshot={folder}/report.png", (run / "report.html").as_uri()]
         subprocess.run([browser, *words], check=True, timeout=120, capture_output=True)
         save_small(Path(folder) / "report.png", to / "report.png")
 
