@@ -29,7 +29,7 @@ SLOW = ("original", "raw_pytorch")
 Curve = list[tuple[float, float]]  # seconds since the first picture, validation accuracy from 0 to 1
 
 
-def find_duplicates(data_dir: Path, train_transform: Callable, val_transform: Callable) -> tuple:
+def same_images(data_dir: Path, train_transform: Callable, val_transform: Callable) -> tuple:
     """The ImageFolder of torchvision over the pictures that the template trains with and validates on.
 
     `main` has looked up which, so that no peer has to import the template.
@@ -98,7 +98,7 @@ def loop(data_dir: Path, transforms: tuple, workers: int, tuned: bool, begin: Ca
     import torch
     from torch.utils.data import DataLoader
 
-    train, val = find_duplicates(data_dir, *transforms)
+    train, val = same_images(data_dir, *transforms)
     options = {"batch_size": BATCH, "num_workers": workers, "persistent_workers": tuned}
     train_dl, val_dl = DataLoader(train, shuffle=True, **options), DataLoader(val, **options)
     network = frozen_resnet18(len(train.classes))
@@ -154,7 +154,7 @@ def lightning(data_dir: Path, seed: int, begin: Callable[[], None]) -> Iterator[
     from torch.utils.data import DataLoader
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    train, val = find_duplicates(data_dir, *tutorial_transforms())
+    train, val = same_images(data_dir, *tutorial_transforms())
     options = {"batch_size": BATCH, "num_workers": WORKERS, "persistent_workers": True}
 
     class Module(LightningModule):
@@ -206,7 +206,7 @@ def ignite(data_dir: Path, seed: int, begin: Callable[[], None]) -> Iterator[flo
     from ignite.metrics import Accuracy
     from torch.utils.data import DataLoader
 
-    train, val = find_duplicates(data_dir, *tutorial_transforms())
+    train, val = same_images(data_dir, *tutorial_transforms())
     options = {"batch_size": BATCH, "num_workers": WORKERS, "persistent_workers": True}
     val_dl = DataLoader(val, **options)
     backbone = frozen_resnet18(2).to(memory_format=torch.channels_last).eval()
@@ -250,7 +250,7 @@ def timm(data_dir: Path, seed: int, begin: Callable[[], None]) -> Iterator[float
     from timm.optim import create_optimizer_v2
     from timm.utils import AverageMeter, accuracy
 
-    train, val = find_duplicates(data_dir, create_transform(SIZE, is_training=True), create_transform(SIZE))
+    train, val = same_images(data_dir, create_transform(SIZE, is_training=True), create_transform(SIZE))
     network = timm.create_model("resnet18", num_classes=1000)
     network.load_state_dict(frozen_resnet18(1000, keep_head=True).state_dict())  # timm names them as torchvision does
     network.reset_classifier(len(train.classes))

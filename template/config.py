@@ -74,7 +74,7 @@ class Config:
     grad_accum_steps: int = 1
     """Batches whose gradients are added up for one step of the optimizer."""
     loss: str | None = None
-    """cross_entropy, label_smoothing, focal, bce or one of your own in losses/. If not given: bce where an image can have several classes, else cross_entropy."""
+    """cross_entropy, label_smoothing, bce or one of your own in losses/. If not given: bce where an image can have several classes, else cross_entropy."""
     metrics: tuple[str, ...] = ("f1",)
     """Figures in the log beside loss and accuracy: f1, precision, recall (macro; or f1_weighted …), auc, top5 or your own in metrics/."""
     patience: int | None = None

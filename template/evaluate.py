@@ -75,9 +75,8 @@ def main(options: Options) -> None:
     scores = score(task, logits, labels, loss, loaded.calibration.temperature)
     write_json(run / f"evaluate-{name}.json", scores.named(name))
     plots.confusion(scores.confusion, task.classes).savefig(run / f"evaluate-{name}.png")
-    page = run.report if name == "test" else run / f"evaluate-{name}.html"
-    render_report(run, scores, dataset, name, page)
-    logger.info("%s: %s; open %s", name, scores, page)
+    logger.info("%s: %s", name, scores)
+    render_report(run, scores, dataset, name)
 
 
 def load_dataset(loaded: "LoadedRun", options: Options) -> "tuple[str, Dataset]":

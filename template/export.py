@@ -71,7 +71,7 @@ def main(options: Options) -> None:
     if loaded.task.multilabel:
         labels["thresholds"] = loaded.task.thresholds
     else:
-        labels["confidence_threshold"] = loaded.calibration.threshold or None
+        labels["confidence_threshold"] = loaded.calibration.confidence_threshold or None
     write_json(run / "labels.json", labels)
     logger.info("%s and labels.json are in %s", path.name, run.folder)
 

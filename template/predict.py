@@ -92,8 +92,8 @@ def main(options: Options) -> None:
             raise UserError(errors[0])
     if options.json:
         write_json(options.json, entries)
-    if calibration.max_error is not None and calibration.threshold is None:
-        print(f"warning: {calibration.promise}", file=sys.stderr)
+    if calibration.max_error is not None and calibration.confidence_threshold is None:
+        print(f"warning: {calibration.guarantee}", file=sys.stderr)
     if errors:
         for message in errors:
             print(f"error: {message}", file=sys.stderr)

@@ -14,7 +14,7 @@ from core.errors import lookup
 from core.run_folder import open_run
 from core.task import load_task
 from data.transformation import get_transforms
-from evaluation import plots, report
+from evaluation import plots
 from evaluation.calibration import load_calibration
 from evaluation.scoring import Scores, load_scores, read_log
 from models import load_network
@@ -84,14 +84,14 @@ class LoadedRun:
 
     @property
     def log(self) -> pd.DataFrame:
-        return pd.DataFrame(read_log(self.run))
+        return read_log(self.run)
 
     @property
     def scores(self) -> Scores:
         return load_scores(self.run)
 
     def figures(self) -> dict[str, Figure]:
-        return {name: draw() for name, draw in report.figures(self.run, self.scores).items()}
+        return plots.run_figures(self.run, self.scores)
 
 
 def load_run(folder: str | Path) -> LoadedRun:

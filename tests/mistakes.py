@@ -77,8 +77,7 @@ MISTAKES = [
         "frozen network in train mode",
         "models/classifier.py",
         "        if self.frozen:\n            self.backbone.eval()\n"
-        "        for part in (part for stage in self.stages()[: self.n_frozen] for part in stage):\n"
-        "            part.eval()\n",
+        "        for stage in self.stages()[: self.n_frozen]:\n            stage.eval()\n",
         "",
         "frozen_network_stays",
     ),
@@ -86,7 +85,7 @@ MISTAKES = [
         5,
         "frozen network with gradients",
         "models/classifier.py",
-        "        self.backbone.requires_grad_(False)\n",
+        "        self.backbone.requires_grad_(n == 0)",
         "",
         "frozen_network_stays",
     ),
@@ -199,8 +198,8 @@ MISTAKES = [
         11,
         "workspace in the code",
         "callbacks/CometCallback.py",
-        "        settings = {\n",
-        '        settings = {\n            "workspace": "somebody",\n',
+        'settings = {"experiment_key": key, ',
+        'settings = {"workspace": "somebody", "experiment_key": key, ',
         "nothing_personal",
     ),
     Mistake(
@@ -232,8 +231,10 @@ MISTAKES = [
         14,
         "a tracker that needs an account to start",
         "callbacks/CometCallback.py",
-        "        if has_key:\n",
-        '        if not has_key:\n            raise ValueError("sign up first")\n        if has_key:\n',
+        "        if comet_ml.config.get_api_key(",
+        "        if not comet_ml.config.get_api_key(None, comet_ml.get_config()):\n"
+        '            raise ValueError("sign up first")\n'
+        "        if comet_ml.config.get_api_key(",
         "without_a_key",
     ),
     Mistake(
@@ -264,7 +265,7 @@ MISTAKES = [
         15,
         "resume starts a second tracker run",
         "callbacks/CometCallback.py",
-        '            "experiment_key": known,\n',
+        '"experiment_key": key, ',
         "",
         "goes_on_with_the_same_experiment",
     ),
@@ -321,7 +322,7 @@ MISTAKES = [
         19,
         "plateau lost on resume",
         "callbacks/ResumeCheckpoint.py",
-        '        self.schedule.load_state_dict(self.state["schedule"])\n',
+        '        self.schedule.scheduler.load_state_dict(self.state["schedule"])\n',
         "",
         "resumed_run_equals",
     ),
@@ -337,8 +338,8 @@ MISTAKES = [
         19,
         "early-stop counter lost on resume",
         "callbacks/ResumeCheckpoint.py",
-        'self.stop.best, self.stop.wait = self.state["stop"]["best"], self.state["stop"]["wait"]',
-        "pass",
+        '        self.stop.best = self.state["stop"]["best"]\n        self.stop.wait = self.state["stop"]["wait"]\n',
+        "",
         "resumed_run_equals",
     ),
     Mistake(

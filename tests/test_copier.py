@@ -85,11 +85,11 @@ def test_a_project_of_ones_own_is_updated(published, tmp_path, way):
     commit(project, "mine")
     change(project / "config.py", "epochs: int = 20", "epochs: int = 33")
     (project / "models" / "mine.py").write_text("A network of mine\n")
-    change(project / "losses" / "focal.py", "gamma: float = 2.0", "gamma: float = 1.5")
+    change(project / "losses" / "__init__.py", "label_smoothing=0.1", "label_smoothing=0.2")
     commit(project, "edits of my own")
 
     change(published / "template" / "config.py", "batch_size: int = 32", "batch_size: int = 48")
-    change(published / "template" / "losses" / "focal.py", "gamma: float = 2.0", "gamma: float = 2.5")
+    change(published / "template" / "losses" / "__init__.py", "label_smoothing=0.1", "label_smoothing=0.3")
     (published / "template" / "new.py").write_text("new in the second version\n")
     commit(published, "second", "v2.0.0")
     copier("update", "--conflict", "inline", cwd=project)
@@ -99,8 +99,8 @@ def test_a_project_of_ones_own_is_updated(published, tmp_path, way):
     assert "batch_size: int = 48" in config  # the new version has arrived
     assert (project / "new.py").read_text() == "new in the second version\n"
     assert (project / "models" / "mine.py").exists()
-    focal = (project / "losses" / "focal.py").read_text(encoding="utf-8")
-    assert "<<<<<<<" in focal  # both have changed this line
-    assert "gamma: float = 1.5" in focal
-    assert "gamma: float = 2.5" in focal
+    losses = (project / "losses" / "__init__.py").read_text(encoding="utf-8")
+    assert "<<<<<<<" in losses  # both have changed this line
+    assert "label_smoothing=0.2" in losses
+    assert "label_smoothing=0.3" in losses
     assert "v2.0.0" in (project / ANSWERS).read_text()

@@ -1,6 +1,4 @@
-"""Several processes, one training: the same figures in all of them, and so the same decisions."""
-
-from collections import Counter
+"""Losses of all processes, when several train together."""
 
 from poutyne import Callback
 
@@ -8,28 +6,24 @@ from core.processes import broadcast_parameters, weighted_all_reduce
 
 
 class DistributedMetrics(Callback):
-    """Makes the figures of an epoch those of all images, whichever process has seen them. Must be the first callback.
+    """Replacement of each process's losses by those of all images, so that all processes decide the same.
 
-    Averages are taken by images, not by processes: their shares need not be equally large.
+    It must be the first callback, since it changes the logs of the others. torchmetrics synchronizes the metrics.
     """
 
     def on_epoch_begin(self, epoch_number: int, logs: dict) -> None:
-        """Starts to count images."""
-        self.images: Counter[str] = Counter()
+        self.n_images = {"loss": 0, "val_loss": 0}  # not the same in each process
 
     def on_train_batch_end(self, batch_number: int, logs: dict) -> None:
-        """Counts images trained on."""
-        self.images["train"] += logs["size"]
+        self.n_images["loss"] += logs["size"]
 
     def on_valid_begin(self, logs: dict) -> None:
-        """Each process has gathered statistics of its own pictures in BatchNorm layers; from here on they are equal."""
+        # BatchNorm statistics differ between the processes; all validate with those of rank 0.
         broadcast_parameters(self.model.network, buffers_only=True)
 
     def on_valid_batch_end(self, batch_number: int, logs: dict) -> None:
-        """Counts images scored."""
-        self.images["val"] += logs["size"]
+        self.n_images["val_loss"] += logs["size"]
 
     def on_epoch_end(self, epoch_number: int, logs: dict) -> None:
-        """Change the losses in place, for all callbacks that follow; torchmetrics has made the metrics equal."""
-        counts = {"loss": self.images["train"], "val_loss": self.images["val"]}
-        logs.update(weighted_all_reduce({name: float(logs[name]) * count for name, count in counts.items()}, counts))
+        sums = {name: float(logs[name]) * n for name, n in self.n_images.items()}
+        logs.update(weighted_all_reduce(sums, self.n_images))

@@ -1,49 +1,45 @@
-"""Unfreeze the backbone stage by stage, once the head has settled."""
+"""Gradual unfreezing of a pretrained backbone, once the head is trained."""
 
 import logging
+from dataclasses import dataclass
 
 from poutyne import Callback, EarlyStopping, ReduceLROnPlateau
 
-from callbacks.Schedule import Schedule
+from callbacks.LRSchedule import LRSchedule
 from core.processes import wrap_ddp
 from models import Classifier
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass
 class GradualUnfreezing(Callback):
-    """Gradual unfreezing (Howard and Ruder, ACL 2018): the last stage first, then one more with each epoch."""
+    """Gradual unfreezing (Howard and Ruder, ACL 2018): one more stage in each epoch, from the last to the first."""
 
-    def __init__(
-        self, network: Classifier, at: int, schedule: ReduceLROnPlateau | Schedule, stop: EarlyStopping
-    ) -> None:
-        """Plan the unfreezing.
+    network: Classifier
+    first_epoch: int
+    schedule: ReduceLROnPlateau | LRSchedule
+    stop: EarlyStopping
 
-        Args:
-            network: as many of its stages are frozen as should be until then.
-            at: the epoch, from 1, in which the first stage begins to train.
-            schedule, stop: a plateau and the patience start anew with each stage, since the loss may rise at first.
-        """
-        super().__init__()
-        self.network, self.n_frozen, self.at = network, network.n_frozen, at
-        self.schedule, self.stop = schedule, stop
+    def __post_init__(self) -> None:
+        self.n_frozen = self.network.n_frozen
 
     def n_frozen_in(self, epoch: int) -> int:
-        """Return how many stages are frozen in an epoch."""
-        return max(0, self.n_frozen - max(0, epoch - self.at + 1))
+        n_unfrozen = max(0, epoch - self.first_epoch + 1)
+        return max(0, self.n_frozen - n_unfrozen)
 
     def on_epoch_begin(self, epoch_number: int, logs: dict) -> None:
-        """Freeze as many stages as the number of the epoch says, which holds after a resume too."""
+        # From the epoch's number alone, so that a resumed run has the same stages frozen.
         n = self.n_frozen_in(epoch_number)
         if n != self.network.n_frozen:
-            logger.info("epoch %d: %d of %d stages are frozen now", epoch_number, n, len(self.network.stages()))
+            logger.info("epoch %d: %d of %d stages are still frozen", epoch_number, n, len(self.network.stages()))
             self.network.freeze(n)
             self.model.network = wrap_ddp(self.network, self.model.device)
         if n != self.n_frozen_in(epoch_number - 1):
-            self.start_anew()
+            self.reset_counters()
 
-    def start_anew(self) -> None:
-        """Forget what the schedule and the patience have counted so far."""
+    def reset_counters(self) -> None:
+        """Reset patience and learning rate, since the loss may rise at first."""
         self.stop.on_train_begin({})
         if isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.on_train_begin({})

@@ -1,7 +1,7 @@
-"""`last.pt`: at the end of each epoch all that a resumed run needs, in one file."""
+"""Checkpoint of everything that a resumed run needs: `last.pt`."""
 
-import csv
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from poutyne import Callback, EarlyStopping, ReduceLROnPlateau, set_seeds
 
 from callbacks.BestCheckpoint import BestCheckpoint
-from callbacks.Schedule import Schedule
+from callbacks.LRSchedule import LRSchedule
 from config import Config
 from core.errors import UserError, format_error
 from core.files import atomic_write, write_tensors
@@ -20,57 +20,40 @@ from Project import Run
 logger = logging.getLogger(__name__)
 
 
+@dataclass
 class ResumeCheckpoint(Callback):
-    """Keeps network, optimizer, schedule, counters and best-so-far, and puts them back.
+    """Checkpoint of the network, the optimizer, the schedule, the best score and the patience, after each epoch.
 
-    Random states need not be kept: what is drawn in an epoch depends on the seed, the epoch and the process alone.
-
-    It must be the last callback: what the others do at the end of an epoch is then part of the state, and what they
-    reset at the start of the training is put back after them.
+    It must be the last callback: the others change their state at the end of an epoch, and reset it in
+    `on_train_begin`. Random states are not saved: each epoch is seeded by its number.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        network: Classifier,
-        seed: int,
-        schedule: ReduceLROnPlateau | Schedule,
-        best: BestCheckpoint,
-        stop: EarlyStopping,
-        state: dict[str, Any] | None = None,
-    ) -> None:
-        """Takes the callbacks whose counters are kept.
-
-        Args:
-            run: where `last.pt` goes.
-            network: what is trained; has its weights back already.
-            seed: drives what is drawn in each epoch.
-            schedule, best, stop: of the same training.
-            state: from `load_state`, to be put back when the training begins.
-        """
-        super().__init__()
-        self.run, self.network, self.seed = run, network, seed
-        self.schedule, self.best, self.stop, self.state = schedule, best, stop, state
+    run: Run
+    network: Classifier
+    seed: int
+    schedule: ReduceLROnPlateau | LRSchedule
+    best: BestCheckpoint
+    stop: EarlyStopping
+    state: dict[str, Any] | None
 
     def on_train_begin(self, logs: dict) -> None:
-        """Puts the state back, if there is one."""
         if self.state is None:
             return
         try:
             self.model.optimizer.load_state_dict(self.state["optimizer"])
         except ValueError as error:
-            message = "what trains is not what trained in this run; was the code changed? undo that, or start a new run"
+            message = "the trainable parameters are not those of this run; was its code changed? start a new run"
             raise UserError(f"{message} ({format_error(error)})") from error
-        self.schedule.load_state_dict(self.state["schedule"])
+        self.schedule.scheduler.load_state_dict(self.state["schedule"])
         self.best.current_best = self.state["best"]
-        self.stop.best, self.stop.wait = self.state["stop"]["best"], self.state["stop"]["wait"]
+        self.stop.best = self.state["stop"]["best"]
+        self.stop.wait = self.state["stop"]["wait"]
 
     def on_epoch_begin(self, epoch_number: int, logs: dict) -> None:
-        """Dropout, MixUp and whatever else draws: the same again in this epoch of this run, and in no other."""
-        set_seeds(int(np.random.SeedSequence([self.seed, epoch_number, rank()]).generate_state(1)[0]))
+        seeds = np.random.SeedSequence([self.seed, epoch_number, rank()])
+        set_seeds(int(seeds.generate_state(1)[0]))
 
     def on_epoch_end(self, epoch_number: int, logs: dict) -> None:
-        """Writes the state."""
         if rank() > 0:
             return
         state = {
@@ -79,58 +62,49 @@ class ResumeCheckpoint(Callback):
             "stopped": bool(self.model.stop_training),
             "network": self.network.state_dict(),
             "optimizer": self.model.optimizer.state_dict(),
-            "schedule": {name: to_plain(value) for name, value in self.schedule.state_dict().items()},
-            "best": float(self.best.current_best),
-            "stop": {"best": float(self.stop.best), "wait": self.stop.wait},  # anew with each unfrozen stage
+            "schedule": self.schedule.scheduler.state_dict(),
+            "best": float(self.best.current_best),  # torch.load(weights_only=True) refuses NumPy's numbers
+            "stop": {"best": float(self.stop.best), "wait": self.stop.wait},
         }
         with atomic_write(self.run.last, "wb") as file:
             write_tensors(state, file)
 
 
-def to_plain(value: Any) -> Any:
-    """NumPy's numbers as Python's, which `torch.load(weights_only=True)` accepts."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def load_state(config: Config) -> dict[str, Any] | None:
-    """Read `last.pt` of the run to resume, and cut `log.csv` back to its epoch: a kill may have come between the two.
-
-    Args:
-        config: resume, epochs, patience. With more patience than before, a run that has stopped continues.
+    """Load the `last.pt` of the run to resume, and cut `log.csv` back to its epoch.
 
     Returns:
-        What `last.pt` holds; None for a new run.
+        The state that `ResumeCheckpoint` saved; None for a new run. "stopped" is False again if --patience was raised.
 
     Raises:
-        UserError: there is no such file: the run ended before its first epoch did; or it cannot be read; or it has
-            stopped early and more epochs are asked for, but no more patience.
+        UserError: a checkpoint is missing or cannot be read, or the run has stopped early.
     """
     if not config.resume:
         return None
     run = Run(config.resume)
-    for file in (run.last, run.best):
-        if not file.is_file():
-            raise UserError(
-                f"{run.folder} holds no {file.name}: was it killed in its first epoch? delete it and start again with "
-                "the same command; checked images and computed features are cached"
-            )
+    missing = [file.name for file in (run.last, run.best) if not file.is_file()]
+    if missing:
+        raise UserError(
+            f"{run.folder} holds no {missing[0]}; if it was killed in its first epoch, delete it and start again with "
+            "the same command: checked images and computed features are cached"
+        )
     try:
         state = torch.load(run.last, map_location="cpu", weights_only=True)
-        with open(run.log, newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file)
-        wait, done = state["stop"]["wait"], state["epoch"]
+        epoch = state["epoch"]
+        wait = state["stop"]["wait"]
         state["stopped"] = state["stopped"] and wait >= config.patience
-        state["schedule"].pop("patience", None)  # of the plateau: it follows --patience, which may be larger now
+        state["schedule"].pop("patience", None)  # ReduceLROnPlateau takes it from --patience, which may be larger now
+        log = run.log.read_bytes().splitlines(keepends=True)
     except Exception as error:
         raise UserError(f"{run.folder} cannot be resumed ({format_error(error)})") from error
-    if state["stopped"] and config.epochs > state["epochs"]:
-        raise UserError(
-            f"--epochs {config.epochs}: this run has stopped early, after epoch {done}, and would not continue; "
-            f"add a larger --patience, such as --patience {2 * wait}"
-        )
     if state["stopped"]:
-        logger.info("This run has stopped early, after epoch %d; a larger --patience continues it.", done)
+        if config.epochs > state["epochs"]:
+            raise UserError(
+                f"--epochs {config.epochs}: this run stopped early after epoch {epoch} and would not continue; "
+                f"add a larger --patience, such as --patience {2 * wait}"
+            )
+        logger.info("This run stopped early after epoch %d; a larger --patience continues it.", epoch)
     if rank() == 0:
-        with atomic_write(run.log) as file:
-            csv.writer(file).writerows([header, *rows[:done]])
+        with atomic_write(run.log, "wb") as file:
+            file.writelines(log[: epoch + 1])  # it may hold an epoch more, if the run was killed between the two files
     return state

@@ -1,8 +1,6 @@
-"""Metrics, pictures of predictions and the confusion matrix to TensorBoard, in the run's folder."""
+"""Logger to TensorBoard; to view it, type `tensorboard --logdir checkpoint`."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,54 +13,42 @@ from Project import Run
 
 
 class TensorBoardCallback(TensorBoardLogger):
-    """Poutyne's logger, with the loss of each batch and with pictures."""
+    """Poutyne's logger, with the loss of each batch and with predictions for some validation images."""
 
     def __init__(self, run: Run, env_file: Path, val_dl: DataLoader) -> None:
-        """Opens the log; a resumed run adds to it.
-
-        Args:
-            run: gets a folder `tensorboard/`; look at it with `tensorboard --logdir checkpoint`.
-            env_file: not needed.
-            val_dl: some of its pictures are shown with what the network takes them for.
-        """
         from torch.utils.tensorboard import SummaryWriter
 
         super().__init__(SummaryWriter(str(run / "tensorboard")), split_train_val=True)
-        size = len(val_dl.dataset)
-        chosen = [val_dl.dataset[i * size // min(16, size)] for i in range(min(16, size))]
-        self.images = torch.stack([image for image, _ in chosen])
+        n_images = min(16, len(val_dl.dataset))
+        indices = np.linspace(0, len(val_dl.dataset), n_images, endpoint=False, dtype=int)
+        samples = [val_dl.dataset[i] for i in indices.tolist()]
+        self.images = torch.stack([image for image, _ in samples])
+        self.labels = torch.as_tensor([label for _, label in samples])
         self.task = load_task(run)
-        self.names = [self.task.describe(torch.as_tensor(label).tolist()) for _, label in chosen]
 
     def on_train_batch_end(self, batch_number: int, logs: dict) -> None:
-        """The batch's metrics, under its number in the whole training."""
-        step = (self.epoch - 1) * self.params["steps"] + batch_number
-        for name, value in logs.items():
-            if name not in ("batch", "size", "time"):
-                self.writer.add_scalar(f"batch/{name}", value, step)
-
-    def on_epoch_begin(self, epoch_number: int, logs: dict) -> None:
-        """Remembers which epoch it is."""
-        self.epoch = epoch_number
+        step = (self.epoch_number - 1) * self.params["steps"] + batch_number
+        self.writer.add_scalar("batch/loss", logs["loss"], step)
 
     def on_epoch_end(self, epoch_number: int, logs: dict) -> None:
-        """The epoch's metrics, and what the network takes some pictures for."""
         super().on_epoch_end(epoch_number, logs)
         logits = torch.from_numpy(self.model.predict_on_batch(self.images))
-        predicted = self.task.decode(self.task.activate(logits)).tolist()
-        guesses = [self.task.describe(label) for label in predicted]
-        titles = [true if true == guess else f"{true}→{guess}" for true, guess in zip(self.names, guesses, strict=True)]
+        predicted = self.task.decode(self.task.activate(logits))
+        titles = []
+        for label, prediction in zip(self.labels.tolist(), predicted.tolist(), strict=True):
+            title = self.task.describe(label)
+            if prediction != label:
+                title += "→" + self.task.describe(prediction)
+            titles.append(title)
         self.writer.add_figure("predictions", plots.image_grid(self.images, titles), epoch_number)
 
-    def log_results(self, metrics: dict[str, Any], confusion: np.ndarray, classes: Sequence[str]) -> None:
-        """The final figures and the confusion matrix; see `CometCallback`."""
+    def log_results(self, metrics: dict[str, float], confusion: np.ndarray, classes: list[str]) -> None:
         for name, value in metrics.items():
             self.writer.add_scalar(f"final/{name}", value)
         self.writer.add_figure("confusion", plots.confusion(confusion, classes))
 
     def _on_train_end_write(self, logs: dict) -> None:
-        """Poutyne closes the log here; the results are still to come."""
+        pass  # Poutyne would close the writer here, before the final results are logged
 
     def end(self) -> None:
-        """Closes the log."""
         self.writer.close()

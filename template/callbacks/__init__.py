@@ -1,7 +1,8 @@
-"""What happens at the end of each epoch: the log, the learning rate, the best weights, the end, the trackers.
+"""Callbacks of a training: log, schedule, checkpoints, early stopping and experiment trackers.
 
-A new tracker is a function and a line in `TRACKERS`: it takes the run, the project's `.env` and the validation loader,
-and returns a Poutyne callback with two methods more, `log_results(...)` and `end()`.
+A custom tracker is a class and a line in `TRACKERS`. It is called with the run, the project's `.env` file and the
+validation loader, and returns a Poutyne callback with two more methods: `log_results(metrics, confusion, classes)` gets
+the final metrics and the confusion matrix, and `end()` is called however the run ends.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +19,12 @@ from callbacks.CometCallback import CometCallback
 from callbacks.DistributedMetrics import DistributedMetrics
 from callbacks.EpochLogger import EpochLogger
 from callbacks.GradualUnfreezing import GradualUnfreezing
+from callbacks.LRSchedule import LRSchedule
 from callbacks.MLflowCallback import MLflowCallback
 from callbacks.NonFiniteLossGuard import NonFiniteLossGuard
 from callbacks.ProgressBar import ProgressBar
 from callbacks.ResumeCheckpoint import ResumeCheckpoint, load_state
 from callbacks.SafeTracker import SafeTracker
-from callbacks.Schedule import Schedule
 from callbacks.TensorBoardCallback import TensorBoardCallback
 from callbacks.WandbCallback import WandbCallback
 from config import Config
@@ -44,22 +45,23 @@ TRACKERS: dict[str, Callable[[Run, Path, DataLoader], Any]] = {
 
 @contextmanager
 def get_trackers(names: Sequence[str], run: Run, env_file: Path, val_dl: DataLoader) -> Iterator[list[SafeTracker]]:
-    """Starts the trackers that were chosen, and ends them however the run ends.
+    """Start trackers in the process of rank 0, and end them when the context is left.
 
     Args:
-        names: of `TRACKERS`; others, `none` and `csv`, start nothing. Of several processes one starts them.
-        run: has its config.json; they may leave in its folder what they keep.
-        env_file: the project's file with keys.
-        val_dl: for those that show pictures.
+        names: keys of `TRACKERS`; others, such as none and csv, are skipped.
+        run: has its config.json already.
+        env_file: holds API keys; it need not exist.
+        val_dl: loader of the validation set.
 
     Raises:
-        UserError: a tracker is not installed.
+        UserError: the package of a tracker is not installed.
     """
     trackers: list[SafeTracker] = []
     try:
         for name in names:
             if name in TRACKERS and rank() == 0:
-                trackers.append(SafeTracker(name, partial(TRACKERS[name], run, env_file, val_dl)))
+                start = partial(TRACKERS[name], run, env_file, val_dl)
+                trackers.append(SafeTracker(name, start))
         yield trackers
     finally:
         for tracker in trackers:
@@ -69,37 +71,25 @@ def get_trackers(names: Sequence[str], run: Run, env_file: Path, val_dl: DataLoa
 def get_callbacks(
     config: Config, network: Classifier, run: Run, trackers: list[SafeTracker], state: dict[str, Any] | None
 ) -> list[Callback]:
-    """All callbacks of a training, in the order in which they act.
-
-    Args:
-        config: patience, schedule, unfreeze_epoch, seed.
-        network: as it is at the start, with what is frozen.
-        run: where log and weights go.
-        trackers: from `get_trackers`.
-        state: what `last.pt` held, to go on from there; None at a new start.
-    """
-    best = BestCheckpoint(run, network, monitor=MONITOR, mode=MODE)
+    """Return the callbacks of a training in the order in which they have to be called; `state` is None in a new run."""
     build = lookup(config.lr_schedule, SCHEDULES, "schedule")
     plateau = ReduceLROnPlateau(monitor=MONITOR, mode=MODE, factor=0.1, patience=config.patience // 2)
-    schedule = Schedule(build) if build else plateau
+    schedule = LRSchedule(build) if build else plateau
+    best = BestCheckpoint(run, network, monitor=MONITOR, mode=MODE)
     stop = EarlyStopping(monitor=MONITOR, mode=MODE, patience=config.patience)
-    training: list[Callback] = [DistributedMetrics()] if world_size() > 1 else []
+    training: list[Callback] = []
+    if world_size() > 1:
+        training.append(DistributedMetrics())
     training.append(NonFiniteLossGuard(run))
     if config.unfreeze_epoch:
         training.append(GradualUnfreezing(network, config.unfreeze_epoch, schedule, stop))
-    keeper = ResumeCheckpoint(run, network, config.seed, schedule, best, stop, state)
-    if rank() > 0:  # one process writes
-        return [*training, schedule, stop, keeper]
-    return [
-        *training,
-        EpochLogger(run, append=state is not None),
-        schedule,
-        best,
-        stop,
-        *trackers,
-        ProgressBar(stop),
-        keeper,
-    ]
+    if rank() == 0:
+        log = EpochLogger(str(run.log), append=state is not None)
+        training += [log, schedule, best, stop, *trackers, ProgressBar(stop)]
+    else:
+        training += [schedule, stop]
+    training.append(ResumeCheckpoint(run, network, config.seed, schedule, best, stop, state))
+    return training
 
 
 __all__ = ["TRACKERS", "get_callbacks", "get_trackers", "load_state"]

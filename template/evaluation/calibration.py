@@ -1,238 +1,156 @@
-"""How far the probabilities of a network can be believed, and when it had better say that it is not sure."""
+"""Calibrated probabilities, and the confidence below which `predict.py` answers "unsure"."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy import optimize
+from torch import Tensor
 from torch.nn import functional
 
 from core.errors import UserError
-from core.files import read_json, write_json
-from core.task import Task
+from core.files import read_json
 from Project import Run
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What is known of a network's certainty, from the validation set.
+    """Calibration of a network, fitted on the validation set.
 
     Attributes:
-        temperature: logits are divided by it before they become probabilities.
-        max_error: the share of all images that may get a wrong answer.
-        threshold: the least probability of an answer; None where the max_error cannot be promised, so all are answered.
-        n_images, n_answered, n_wrong: images of the validation set, answers given on them, and wrong ones among these.
+        temperature: divides the logits before they become probabilities.
+        max_error: largest share of all images that may get a wrong answer; None with several classes per image.
+        confidence_threshold: lowest confidence of an answer; None if max_error cannot be guaranteed.
+        n_images, n_answered, n_wrong: validation images, answers to them, wrong answers among these.
     """
 
     temperature: float = 1.0
     max_error: float | None = None
-    threshold: float | None = None
+    confidence_threshold: float | None = None
     n_images: int = 0
     n_answered: int = 0
     n_wrong: int = 0
 
     def is_confident(self, p: float) -> bool:
-        """Whether an answer of this probability may be given."""
-        return self.threshold is None or p >= self.threshold
+        """Return whether an answer of this probability is given."""
+        return self.confidence_threshold is None or p >= self.confidence_threshold
 
     @property
-    def promise(self) -> str:
-        """What `risk` promises, or why it promises nothing, and what share of the answers is wrong; in sentences."""
-        counted = f"On the validation set, {count_answers(self.n_images, self.n_answered, self.n_wrong)}."
-        if self.threshold is not None:
+    def guarantee(self) -> str:
+        """Text that says what `max_error` guarantees, or why it guarantees nothing."""
+        counts = f"On the validation set, {describe_answers(self.n_images, self.n_answered, self.n_wrong)}."
+        if self.confidence_threshold is not None:
             return (
-                f"Of all images like those it was trained on, at most {100 * self.max_error:g} % get a wrong answer on "
-                f"average. Of the answers given, more can be wrong. {counted}"
+                f"Of images like the training images, at most {100 * self.max_error:g} % get a wrong answer on average "
+                f"(of the answers given, more can be wrong). {counts}"
             )
         reason = "the most confident answers on the validation set are wrong"
         n = self.n_images
         if self.max_error < 1 / (n + 1):
-            reason = f"{n} validation images can promise no less than 1/{n + 1} ({100 / (n + 1):.2g} %)"
+            reason = f"{n} validation images can guarantee no less than 1/{n + 1} ({100 / (n + 1):.2g} %)"
         return (
-            f"--max-error {self.max_error:g} cannot be promised, so every image is answered: {reason}; "
-            f"train with more validation images or a higher --max-error. {counted}"
+            f"--max-error {self.max_error:g} cannot be guaranteed, so every image is answered: {reason}; "
+            f"train with more validation images or a higher --max-error. {counts}"
         )
 
 
-def calibrate(task: Task, logits: torch.Tensor, labels: torch.Tensor, max_error: float) -> Calibration:
-    """Fit the temperature and find the threshold on the validation set.
-
-    Args:
-        task: with one class an image.
-        logits: (N, C) of float.
-        labels: (N,) of int64.
-        max_error: the share of all images that may get a wrong answer, from 0 to 1.
-    """
-    temperature = fit_temperature(logits, labels)
-    p, guesses = task.activate(logits, temperature).max(dim=1)
-    right = (guesses == labels).numpy()
-    threshold = find_threshold(p.numpy(), right, max_error)
-    answered = p.numpy() >= (threshold or 0.0)
-    return Calibration(temperature, max_error, threshold, len(p), int(answered.sum()), int((answered & ~right).sum()))
+def count_answers(confidence: np.ndarray, correct: np.ndarray, threshold: float | None) -> tuple[int, int, int]:
+    """Return the number of images, of answers given (all if there is no threshold) and of wrong ones among these."""
+    answered = confidence >= (threshold or 0.0)
+    wrong = answered & ~correct
+    return len(answered), int(answered.sum()), int(wrong.sum())
 
 
-def fit_answers(
-    run: Run, task: Task, logits: torch.Tensor, labels: torch.Tensor, max_error: float
-) -> tuple[Task, Calibration]:
-    """Find on the validation set what makes the best answers of logits, and write it into the folder of a run.
-
-    Args:
-        run: gets thresholds.json where an image can have several classes, else calibration.json.
-        task: of the run.
-        logits, labels: of the validation set.
-        max_error: the share of all images that may get a wrong answer, from 0 to 1.
-
-    Returns:
-        The task with its thresholds, and the calibration.
-    """
-    if task.multilabel:
-        thresholds = best_thresholds(logits, labels, task.classes)
-        write_json(run.thresholds, thresholds)
-        return replace(task, thresholds=thresholds), Calibration()
-    calibration = calibrate(task, logits, labels, max_error)
-    write_json(run.calibration, asdict(calibration))
-    return task, calibration
-
-
-def best_thresholds(logits: torch.Tensor, labels: torch.Tensor, classes: Sequence[str]) -> dict[str, float]:
-    """For each class the probability from which on it is said to be in an image: the one with the best F1.
-
-    One half is not best for that, least of all where a class is rare (Lipton, Elkan and Naryanaswamy, "Optimal
-    Thresholding of Classifiers to Maximize F1 Measure", ECML 2014).
-
-    Args:
-        logits: (N, C) of float, of the validation set.
-        labels: (N, C) of 0 and 1; a class that is not in it keeps one half.
-        classes: names of the classes.
-    """
-    thresholds = {}
-    for name, p, truth in zip(classes, logits.sigmoid().T, labels.T, strict=True):
-        order = p.argsort(descending=True)
-        hits = truth[order].cumsum(dim=0)
-        f1 = 2 * hits / (torch.arange(1, len(p) + 1) + truth.sum())
-        f1[:-1][p[order][1:] == p[order][:-1]] = -1  # a threshold cannot come between equals
-        last = f1.argmax().item()  # the least probable image that is said to have the class
-        following = p[order[last + 1]].item() if last + 1 < len(p) else 0.0
-        thresholds[name] = (p[order[last]].item() + following) / 2 if truth.any() else 0.5
-    return thresholds
-
-
-def count_answers(n_images: int, n_answered: int, n_wrong: int) -> str:
-    """Return in words how many images are answered, and what share of the answers and of all images is wrong."""
-    of_answers, of_images = 100 * n_wrong / max(n_answered, 1), 100 * n_wrong / max(n_images, 1)
+def describe_answers(n_images: int, n_answered: int, n_wrong: int) -> str:
+    """Describe how many images are answered, and the share of wrong answers among the answers and all images."""
     return (
-        f"{n_answered} of {n_images} images are answered and {n_wrong} of them wrongly: {of_answers:.1f} % of the "
-        f"answers given, {of_images:.1f} % of all images"
+        f"{n_answered} of {n_images} images are answered and {n_wrong} of these answers are wrong: "
+        f"{100 * n_wrong / max(n_answered, 1):.1f} % of the answers given, "
+        f"{100 * n_wrong / max(n_images, 1):.1f} % of all images"
     )
 
 
-def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """The temperature that makes the probabilities fit best.
-
-    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017. The labels are
-    smoothed as if one more picture had been wrong (Platt, "Probabilistic Outputs for Support Vector Machines", 1999):
-    else a validation set without a mistake would make the network infinitely sure.
+def calibrate(logits: Tensor, labels: Tensor, max_error: float) -> Calibration:
+    """Fit the temperature and the confidence threshold on the validation set.
 
     Args:
-        logits: (N, C) of float.
-        labels: (N,) of int64.
+        logits, labels: (N, C) of float, (N,) of int64.
+        max_error: largest share of all images that may get a wrong answer, from 0 to 1.
+    """
+    temperature = fit_temperature(logits, labels)
+    p, predicted = functional.softmax(logits / temperature, dim=1).max(dim=1)
+    confidence = p.numpy()
+    correct = (predicted == labels).numpy()
+    threshold = find_threshold(confidence, correct, max_error)
+    counts = count_answers(confidence, correct, threshold)
+    return Calibration(temperature, max_error, threshold, *counts)
 
-    Returns:
-        Between 0.05 and 20; above 1 where the network was too sure.
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """Fit the temperature with the lowest cross-entropy (Guo et al., "On Calibration of Modern Neural Networks", 2017).
+
+    The labels are smoothed as if one more image had been wrong (Platt, "Probabilistic Outputs for Support Vector
+    Machines", 1999): otherwise a validation set without a mistake would make the network infinitely confident.
     """
     logits = logits.double()
-    log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
+    smoothing = 1 / (len(labels) + 2)
 
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = functional.cross_entropy(logits / log_temperature.exp(), labels, label_smoothing=1 / (len(labels) + 2))
-        loss.backward()
-        return loss
+    def loss(log_temperature: float) -> float:
+        scaled = logits / math.exp(log_temperature)
+        return functional.cross_entropy(scaled, labels, label_smoothing=smoothing).item()
 
-    optimizer.step(closure)
-    return round(min(max(log_temperature.exp().item(), 0.05), 20.0), 4)
+    bounds = (math.log(0.05), math.log(20))
+    found = optimize.minimize_scalar(loss, bounds=bounds, method="bounded")
+    return round(math.exp(found.x), 4)
 
 
-def find_threshold(p: np.ndarray, right: np.ndarray, max_error: float) -> float | None:
-    """The least probability from which on answers are given, so that no more than this share of pictures is mistaken.
+def find_threshold(confidence: np.ndarray, correct: np.ndarray, max_error: float) -> float | None:
+    """Find the lowest threshold for which at most a share of `max_error` of all images gets a wrong answer.
 
-    Of n pictures with k wrong answers (k + 1) / (n + 1) is taken for the share. So the promise holds for new pictures
-    of the same kind, on average over validation sets, however few pictures these have (Angelopoulos et al., "Conformal
-    Risk Control", ICLR 2024).
-
-    Args:
-        p: (N,) probability of each answer.
-        right: (N,) of bool.
-        max_error: from 0 to 1.
-
-    Returns:
-        The threshold, 0 where every answer may be given; or None where there are too few pictures, or the surest
-        answers are wrong, so that only silence could keep the promise.
+    With k wrong answers on n images, the share is estimated as (k + 1) / (n + 1). The bound then holds on average for
+    new images of the same distribution, for any n (Angelopoulos et al., "Conformal Risk Control", ICLR 2024).
+    The threshold is 0 if all images can be answered, and None if no threshold meets the bound.
     """
-    order = np.argsort(-p, kind="stable")
-    shares = (np.cumsum(~right[order]) + 1) / (len(p) + 1)
-    last_of_equals = np.append(p[order][1:] != p[order][:-1], True)
-    allowed = np.flatnonzero((shares <= max_error) & last_of_equals)
-    if not len(allowed):
+    order = np.argsort(-confidence, kind="stable")
+    confidence = confidence[order]
+    errors = (np.cumsum(~correct[order]) + 1) / (len(order) + 1)
+    last_of_ties = np.append(confidence[1:] != confidence[:-1], True)
+    allowed = np.flatnonzero((errors <= max_error) & last_of_ties)
+    if len(allowed) == 0:
         return None
-    if allowed[-1] == len(p) - 1:
+    if allowed[-1] == len(order) - 1:
         return 0.0
-    return math.floor(p[order][allowed[-1]] * 1e6) / 1e6  # rounded up, it would shut out its own
+    return math.floor(confidence[allowed[-1]] * 1e6) / 1e6  # rounded up, it would exclude its own image
 
 
-@dataclass(frozen=True)
-class Bins:
-    """Answers by how sure they were: (B,) each.
+def best_thresholds(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, float]:
+    """Find for each class the probability threshold with the highest F1, for several classes per image.
 
-    Attributes:
-        counts: how many.
-        said: mean probability.
-        right: share that was right.
-    """
-
-    counts: np.ndarray
-    said: np.ndarray
-    right: np.ndarray
-
-    @property
-    def error(self) -> float:
-        """Expected calibration error (Guo et al., 2017): the mean distance between what was said and what was right."""
-        return float((self.counts * np.abs(self.said - self.right)).sum() / max(1, self.counts.sum()))
-
-
-def calibration_bins(p: np.ndarray, right: np.ndarray, n: int = 15) -> Bins:
-    """Shares answers out among n bins of equal width.
+    One half is not optimal for F1, least of all for rare classes (Lipton, Elkan and Naryanaswamy, "Optimal
+    Thresholding of Classifiers to Maximize F1 Measure", ECML 2014).
 
     Args:
-        p: (N,) from 0 to 1.
-        right: (N,) of bool.
-        n: how many bins; 15 as in the paper.
+        logits, labels: (N, C) of float, (N, C) of 0 and 1; a class without an image gets one half.
+        classes: names of the classes.
     """
-    where = np.clip(np.ceil(p * n).astype(int) - 1, 0, n - 1)
-    counts = np.bincount(where, minlength=n)
-    said, right = (np.bincount(where, values, n) / np.maximum(counts, 1) for values in (p, right.astype(float)))
-    return Bins(counts, said, right)
-
-
-def wilson_interval(k: int, n: int) -> tuple[float, float]:
-    """Where a share of k of n may really be, at 95 % (Wilson, Journal of the American Statistical Association 1927)."""
-    if n == 0:
-        return 0.0, 1.0
-    found = stats.binomtest(int(k), int(n)).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
-
-
-def f1_interval(hits: int, false: int, missed: int) -> tuple[float, float]:
-    """The same for F1: it rises with the share of hits among hits, false alarms and missed ones, F1 = 2 s / (1 + s)."""
-    low, high = wilson_interval(hits, hits + false + missed)
-    return 2 * low / (1 + low), 2 * high / (1 + high)
+    thresholds = {}
+    for name, probabilities, truth in zip(classes, logits.sigmoid().T, labels.T, strict=True):
+        p, order = probabilities.sort(descending=True)
+        next_p = torch.cat([p[1:], p.new_zeros(1)])
+        tp = truth[order].cumsum(dim=0)
+        n_predicted = torch.arange(1, len(p) + 1)
+        f1 = 2 * tp / (n_predicted + truth.sum())
+        f1[:-1][p[1:] == p[:-1]] = -1  # a threshold cannot separate equal probabilities
+        best = f1.argmax()
+        middle = (p[best].item() + next_p[best].item()) / 2
+        thresholds[name] = middle if truth.any() else 0.5
+    return thresholds
 
 
 def load_calibration(run: Run) -> Calibration:
-    """What was kept with a run; nothing is known where an image can have several classes.
+    """Load the calibration of a run, or the default one if it has none: with several classes per image.
 
     Raises:
         UserError: the file cannot be read.

@@ -1,293 +1,227 @@
-"""Pictures of what happened, as matplotlib figures. None of them opens a window."""
+"""Figures of images, training and scores, drawn with matplotlib without opening a window."""
 
 import math
 from collections.abc import Sequence
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
-from matplotlib import font_manager, rcParams
-from matplotlib.colors import to_rgb
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.font_manager import fontManager
+from poutyne.utils import is_in_jupyter_notebook
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
+from torchvision.utils import make_grid
 
 from core.task import SEPARATOR, classes_of
 from data.loaders import ShardedSequentialSampler
-from evaluation.calibration import Bins
+from evaluation.calibration import load_calibration
+from evaluation.scoring import Scores, best_epoch, read_log, tp_fp_fn
+from Project import Run
 
-# Columns of log.csv that callbacks/EpochLogger.py adds, and what they are called.
+# Columns of log.csv with the seconds of an epoch (see callbacks/EpochLogger.py), and their labels.
 TIMES = {"data_time": "waiting for images", "train_time": "training", "val_time": "validation"}
 
+LAYOUT: dict[str, Any] = {"layout": "constrained", "dpi": 110}
+MAX_NAMES = 125  # on an axis
 
-def image_grid(images: Sequence[Any], titles: Sequence[str], columns: int = 8) -> Figure:
-    """Pictures side by side, each under its title.
+# Class names can be in any script: installed fonts are used for those that DejaVu Sans lacks.
+SCRIPTS = ("CJK", "Hei", "PingFang", "YaHei", "Hiragino", "Gothic", "Arial Unicode", "Noto Sans")
+FONTS = {font.name for font in fontManager.ttflist if any(script in font.name for script in SCRIPTS)}
+NAME_STYLE: dict[str, Any] = {"fontsize": 8, "fontfamily": ["DejaVu Sans", *sorted(FONTS)], "parse_math": False}
+
+
+def image_grid(images: Sequence[Any], titles: Sequence[str]) -> Figure:
+    """Draw images in rows of 8, each under its title.
 
     Args:
-        images: PIL images, or tensors (C, H, W): uint8, or float, which is stretched so that all of it can be seen.
-        titles: one for each.
-        columns: how many stand in a row, at most.
+        images: PIL images, or tensors (C, H, W) of uint8, or of float in any range.
+        titles: one for each image.
     """
-    columns = max(1, min(columns, len(images)))
-    rows = max(1, math.ceil(len(images) / columns))
-    figure = Figure(figsize=(1.5 * columns, 1.72 * rows), layout="constrained", dpi=110)
-    for axes in figure.subplots(rows, columns, squeeze=False, subplot_kw={"xticks": (), "yticks": ()}).flat:
+    columns = min(8, len(images))
+    rows = math.ceil(len(images) / columns)
+    figure = Figure(figsize=(1.5 * columns, 1.72 * rows), **LAYOUT)
+    for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.axis("off")
     for axes, image, title in zip(figure.axes, images, titles, strict=False):
-        axes.imshow(as_array(image), cmap="gray", interpolation="antialiased")
-        axes.set_title(shown(title if len(title) <= 18 else f"{title[:17]}…"), fontsize=9, **as_typed())
+        if isinstance(image, torch.Tensor):
+            image = make_grid(image, normalize=image.is_floating_point()).movedim(0, -1).numpy(force=True)
+        axes.imshow(image, cmap="gray")
+        short_title = title if len(title) <= 18 else title[:17] + "…"
+        axes.set_title(printable(short_title), **NAME_STYLE)
     return figure
-
-
-def as_array(image: Any) -> np.ndarray:
-    """A picture as matplotlib takes it: (H, W) or (H, W, 3), uint8 or float from 0 to 1."""
-    if not isinstance(image, torch.Tensor):
-        return np.asarray(image)
-    array = image.detach().cpu().movedim(0, -1).numpy()
-    if array.dtype != np.uint8:
-        low, high = array.min(), array.max()
-        array = (array - low) / max(high - low, 1e-8)
-    return array[..., 0] if array.shape[-1] == 1 else array
-
-
-@cache
-def as_typed() -> dict[str, Any]:
-    """Text properties for names of classes: in any script that a font here has, and `$_$` is no formula."""
-    scripts = ("CJK", "Hei", "PingFang", "YaHei", "Hiragino", "Gothic", "Arial Unicode", "Noto Sans")
-    others = {font.name for font in font_manager.fontManager.ttflist if any(name in font.name for name in scripts)}
-    return {"parse_math": False, "fontfamily": ["DejaVu Sans", *sorted(others)]}
-
-
-def shown(name: str) -> str:
-    """A name as it can be drawn: letters of an unknown encoding and control characters as a replacement sign."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
-
-
-def ink() -> str:
-    """The colour of text, dark or light as the style of the moment has it."""
-    return rcParams["text.color"]
-
-
-def curves(log: dict[str, list[float]], best_epoch: int, monitor: str) -> Figure:
-    """Loss, accuracy and learning rate over the epochs.
-
-    Args:
-        log: columns of log.csv: epoch, loss, val_loss, acc, val_acc (from 0 to 1), lr.
-        best_epoch: is marked.
-        monitor: the column that decided which epoch that is.
-    """
-    figure = Figure(figsize=(9.5, 2.9), layout="constrained", dpi=110)
-    rates = tuple(name for name in log if name == "lr" or name.startswith("lr_"))  # one for each group that is unfrozen
-    panels = {"loss": ("loss", "val_loss"), "accuracy, %": ("acc", "val_acc"), "learning rate": rates}
-    for axes, (title, names) in zip(figure.subplots(1, 3), panels.items(), strict=True):
-        for name, style in zip(names, (f"C{i}" for i in range(10)), strict=False):
-            label = "validation" if name.startswith("val_") else "training"
-            axes.plot(log["epoch"], log[name], style, marker=".", label=label)
-            if name == monitor:
-                value = log[name][log["epoch"].index(best_epoch)]
-                axes.plot(best_epoch, value, "o", ms=10, mfc="none", mec=ink(), label=f"best: epoch {best_epoch:.0f}")
-        axes.set(title=title, xlabel="epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.set_xlim(min(log["epoch"]) - 0.5, max(log["epoch"]) + 0.5)
-        axes.grid(alpha=0.3)
-        if title == "accuracy, %":
-            axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=""))
-        if names != rates:
-            axes.legend(fontsize=8)
-        else:
-            axes.set_ylim(bottom=0)
-            axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
-    return figure
-
-
-def rates(rates: Sequence[float], losses: Sequence[float], suggestion: float) -> Figure:
-    """The loss at rising learning rates.
-
-    Args:
-        rates: from small to large.
-        losses: one for each.
-        suggestion: is marked.
-    """
-    figure = Figure(figsize=(6, 3.4), layout="constrained", dpi=110)
-    axes = figure.add_subplot()
-    axes.plot(rates, losses)
-    axes.axvline(suggestion, color="C1", ls="--", label=f"suggested: {suggestion:.1g}")
-    axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
-    finite = [loss for loss in losses if math.isfinite(loss)]
-    if finite:
-        axes.set_ylim(0.9 * min(finite), 1.1 * max(finite[:10]) + 0.1 * min(finite))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return figure
-
-
-def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """How often each class was taken for which, or where an image can have several, found, missed and made up.
-
-    Args:
-        counts: (n_classes, n_classes) or (n_classes, 2, 2) of int, true down, predicted across.
-        classes: their names.
-    """
-    if counts.ndim == 2:
-        return confusion_matrix(counts, classes)
-    found, missed, made_up = counts[:, 1, 1], counts[:, 1, 0], counts[:, 0, 1]
-    rows = np.arange(len(classes))[::-1]
-    figure = Figure(figsize=(6.4, 1.3 + 0.28 * len(classes)), layout="constrained", dpi=110)
-    axes = figure.add_subplot()
-    for start, width, label, colour in ((0 * found, found, "found", "C0"), (found, missed, "missed", "0.75")):
-        axes.barh(rows, width, left=start, color=colour, label=label)
-    axes.barh(rows, -made_up, color="C3", label="made up")
-    axes.axvline(0, color=ink(), lw=0.8)
-    axes.set_yticks(rows, map(shown, classes), fontsize=max(4.0, 9 - len(classes) / 20), **as_typed())
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.xaxis.set_major_formatter(lambda x, _: f"{abs(x):.0f}")
-    axes.set_xlabel("images")
-    figure.legend(loc="outside upper center", ncols=3, fontsize=8)
-    return figure
-
-
-def confusion_matrix(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """How often each class was taken for which.
-
-    Args:
-        counts: (n_classes, n_classes) of int, true classes down, predicted across.
-        classes: their names.
-    """
-    n, (side, size) = len(classes), confusion_size(len(classes))
-    figure = Figure(figsize=(side + 0.6, side), layout="constrained", dpi=110)
-    axes = figure.add_subplot()
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    slant = {"rotation": 45, "ha": "right"} if n > 4 else {}
-    axes.set_xticks(range(n), map(shown, classes), fontsize=size, **slant, **as_typed())
-    axes.set_yticks(range(n), map(shown, classes), fontsize=size, **as_typed())
-    axes.set(xlabel="predicted", ylabel="true")
-    if n <= 30:
-        for i, j in np.ndindex(counts.shape):
-            colour = "white" if sum(to_rgb(picture.cmap(shares[i, j]))) < 1.5 else "black"
-            axes.text(j, i, counts[i, j], ha="center", va="center", color=colour, fontsize=size)
-    figure.colorbar(picture, label="share of the true class", shrink=0.8)
-    return figure
-
-
-def confusion_size(n: int) -> tuple[float, float]:
-    """Side of the confusion matrix of n classes, in inches, and size of its letters, in points."""
-    return min(14.0, 2.6 + 0.45 * n), max(3.0, 9 - n / 12)
-
-
-def confusion_width(n: int) -> int:
-    """How many pixels wide the confusion matrix of n classes has to be shown, so that its letters are 9 pixels high."""
-    side, letters = confusion_size(n)
-    return round((side + 0.6) * 72 * 9 / letters)
-
-
-def reliability(bins: Bins) -> Figure:
-    """Plot how often the network is right against how confident it is.
-
-    Args:
-        bins: of its answers.
-    """
-    figure = Figure(figsize=(4.4, 4), layout="constrained", dpi=110)
-    axes = figure.add_subplot()
-    full = bins.counts > 0
-    width = 1 / len(bins.counts)
-    axes.bar((np.arange(len(bins.counts)) + 0.5)[full] * width, bins.right[full], 0.9 * width, alpha=0.8)
-    axes.plot([0, 1], [0, 1], "--", color=ink(), lw=1, label="as often as it says")
-    axes.plot(bins.said[full], bins.right[full], "o", color="C1", ms=4, label="said, and right")
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability that is said", ylabel="share that is right", aspect="equal")
-    axes.legend(fontsize=8, loc="upper left")
-    return figure
-
-
-def risk_coverage(confidence: np.ndarray, right: np.ndarray, threshold: float | None) -> Figure:
-    """Plot what share of the answers given, and of all images, is wrong if only the most confident answers are given.
-
-    Args:
-        confidence: (N,) probability of each answer.
-        right: (N,) of bool.
-        threshold: below it `predict.py` says unsure; is marked.
-    """
-    figure = Figure(figsize=(4.4, 4), layout="constrained", dpi=110)
-    axes = figure.add_subplot()
-    order = np.argsort(-confidence, kind="stable")
-    answered = np.arange(1, len(order) + 1)
-    wrong = np.cumsum(~right[order])
-    axes.step(100 * answered / len(order), 100 * wrong / answered, where="post", label="of the answers given")
-    axes.step(100 * answered / len(order), 100 * wrong / len(order), where="post", label="of all images")
-    if threshold is not None:
-        share = 100 * np.mean(confidence >= threshold)
-        axes.axvline(share, color="C2", ls="--", label=f"sure enough: {share:.0f} %")
-    axes.legend(fontsize=8)
-    axes.set(xlim=(0, 101), xlabel="images answered, %", ylabel="wrong, %")
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    return figure
-
-
-def times(log: dict[str, list[float]]) -> Figure:
-    """What each epoch spent its time on.
-
-    Args:
-        log: columns of log.csv; those that end in `_time`, in seconds.
-    """
-    figure = Figure(figsize=(9.5, 2.4), layout="constrained", dpi=110)
-    axes = figure.add_subplot()
-    below = np.zeros(len(log["epoch"]))
-    for name, label in TIMES.items():
-        if name in log:
-            axes.bar(log["epoch"], log[name], bottom=below, label=label)
-            below += log[name]
-    axes.set(xlabel="epoch", ylabel="seconds", xlim=(min(log["epoch"]) - 0.5, max(log["epoch"]) + 0.5))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    figure.legend(loc="outside right upper", fontsize=8)
-    return figure
-
-
-def class_names(dataset: Dataset, labels: Any) -> list[str]:
-    """Names of these labels, from the first `classes` found in the data set or in what it wraps.
-
-    Args:
-        dataset: or a view of one.
-        labels: for each picture a number; or 0 and 1 for each class, and then the names stand beside one another.
-    """
-    while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
-        dataset = dataset.dataset
-    classes = getattr(dataset, "classes", None)
-    rows = [torch.as_tensor(label).tolist() for label in labels]
-    return [SEPARATOR.join(str(classes[i] if classes else i) for i in classes_of(row)) for row in rows]
 
 
 def batch_grid(dl: DataLoader, n: int = 16) -> Figure:
-    """Draw images of a loader as the network gets them, each under the name of its class.
+    """Draw at most n images of a loader as the network gets them, each under the name of its class.
 
-    From a loader that shuffles, its next batch; from one that does not, images from all over it.
-
-    Args:
-        dl: a loader of batches (images, labels): images (N, C, H, W), uint8 or float.
-        n: how many images at most; a loader that shuffles shows no more than one batch.
+    A loader that shuffles gives its next batch, any other one images from all of its data set.
     """
-    if type(dl.sampler) in (SequentialSampler, ShardedSequentialSampler):  # its first batch may be all of one class
+    if type(dl.sampler) in (SequentialSampler, ShardedSequentialSampler):  # its first batch may hold one class only
         size = len(dl.dataset)
         count = min(n, size)
-        images, labels = zip(*(dl.dataset[i * size // count] for i in range(count)), strict=True)
+        items = [dl.dataset[i * size // count] for i in range(count)]
+        images, labels = zip(*items, strict=True)
     else:
         images, labels = next(iter(dl))
     return image_grid(images[:n], class_names(dl.dataset, labels[:n]))
 
 
-def show_figure(figure: Figure, file: str | Path, inline: bool = True) -> None:
-    """Shows a figure in the notebook if there is one and `inline` is set, else writes it to a file. Never waits."""
-    from poutyne.utils import is_in_jupyter_notebook
+def class_names(dataset: Dataset, labels: Any) -> list[str]:
+    """Return the names of labels, (N,) or (N, C), from the `classes` of a data set or of the one that it wraps."""
+    while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    classes = getattr(dataset, "classes", None)
+    names = []
+    for label in labels:
+        indices = classes_of(torch.as_tensor(label).tolist())
+        names.append(SEPARATOR.join(str(classes[i] if classes else i) for i in indices))
+    return names
 
+
+def run_figures(run: Run, scores: Scores) -> dict[str, Figure]:
+    """Draw the figures of a run's training and of scores of its network."""
+    log = read_log(run)
+    calibration = load_calibration(run)
+    figures = {
+        "curves": curves(log, best_epoch(log)),
+        "confusion": confusion(scores.confusion, scores.task.classes),
+        "reliability": reliability(scores.confidence.ravel(), scores.correct.ravel()),
+        "times": times(log),
+    }
+    if calibration.max_error is not None:
+        figures["risk_coverage"] = risk_coverage(scores.confidence, scores.correct, calibration.confidence_threshold)
+    return figures
+
+
+def curves(log: pd.DataFrame, best_epoch: int) -> Figure:
+    """Plot loss, accuracy and learning rate over the epochs; a line marks the best epoch."""
+    figure = Figure(figsize=(9.5, 2.9), **LAYOUT)
+    lr_columns = [column for column in log if column.startswith("lr")]  # several if layers have rates of their own
+    panels = {"loss": ["loss", "val_loss"], "accuracy": ["acc", "val_acc"], "learning rate": lr_columns}
+    for axes, (title, columns) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+        axes.plot(log["epoch"], log[columns], marker=".", label=columns)
+        axes.axvline(best_epoch, color="black", ls=":", label="best epoch")
+        axes.set(title=title, xlabel="epoch")
+        axes.locator_params(axis="x", integer=True, min_n_ticks=1)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    axes.set_ylim(bottom=0)
+    return figure
+
+
+def times(log: pd.DataFrame) -> Figure:
+    """Plot what the seconds of each epoch were spent on."""
+    axes = new_axes(9.5, 2.4, "epoch", "seconds")
+    bottom = np.zeros(len(log))
+    for column, label in TIMES.items():
+        axes.bar(log["epoch"], log[column], bottom=bottom, label=label)
+        bottom += log[column]
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
+    axes.figure.legend(loc="outside right upper")
+    return axes.figure
+
+
+def rates(rates: Sequence[float], losses: Sequence[float], suggestion: float) -> Figure:
+    """Plot the loss at rising learning rates; a line marks the suggested one."""
+    axes = new_axes(6, 3.4, "learning rate", "loss")
+    axes.semilogx(rates, losses)
+    axes.axvline(suggestion, color="C1", ls="--", label=f"suggested: {suggestion:.1g}")
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    if finite:
+        axes.set_ylim(0.9 * min(finite), 1.2 * max(finite[:10]))
+    axes.legend()
+    return axes.figure
+
+
+def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
+    """Plot a confusion matrix (C, C), or with several classes per image (C, 2, 2) a row of counts for each class."""
+    columns = classes
+    labels = ("predicted", "true")
+    if counts.ndim == 3:
+        tp, fp, fn = tp_fp_fn(counts)
+        counts = np.stack([tp, fn, fp], axis=1)
+        columns = ["true positives", "false negatives", "false positives"]
+        labels = ("", "class")
+    with_counts = len(classes) <= 30
+    cell = 0.4 if with_counts else 0.135  # inches
+    width = 2.8 + cell * min(len(columns), MAX_NAMES)
+    height = 2.2 + cell * min(len(classes), MAX_NAMES)
+    axes = new_axes(width, height, *labels)
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
+    heatmap = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    set_names(axes.xaxis, columns)
+    set_names(axes.yaxis, classes)
+    axes.tick_params(axis="x", rotation=90)
+    axes.grid(visible=False)
+    if with_counts:
+        for i, j in np.ndindex(counts.shape):
+            color = "white" if shares[i, j] > 0.5 else "black"
+            axes.text(j, i, counts[i, j], ha="center", va="center", color=color, fontsize=8)
+    axes.figure.colorbar(heatmap, label="share of the row", shrink=0.8)
+    return axes.figure
+
+
+def reliability(confidence: np.ndarray, correct: np.ndarray, n_bins: int = 15) -> Figure:
+    """Plot accuracy against confidence (N,), in bins of equal width (Guo et al., ICML 2017)."""
+    answers = pd.DataFrame({"confidence": confidence, "correct": correct})
+    bins = np.ceil(confidence * n_bins).clip(1, n_bins)
+    means = answers.groupby(bins).mean()
+    axes = new_axes(4.4, 4, "confidence", "accuracy")
+    axes.bar((means.index - 0.5) / n_bins, means["correct"], width=0.9 / n_bins)
+    axes.plot([0, 1], [0, 1], "k--", label="perfect calibration")
+    axes.plot(means["confidence"], means["correct"], "C1o", label="mean of each bin")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.legend()
+    return axes.figure
+
+
+def risk_coverage(confidence: np.ndarray, correct: np.ndarray, threshold: float | None) -> Figure:
+    """Plot the share of wrong answers if only the most confident answers are given; the threshold is marked."""
+    order = np.argsort(-confidence, kind="stable")
+    n_wrong = np.cumsum(~correct[order])
+    n_answered = np.arange(1, len(order) + 1)
+    coverage = n_answered / len(order)
+    axes = new_axes(4.4, 4, "share of images answered", "share of wrong answers")
+    axes.step(coverage, n_wrong / n_answered, where="post", label="of the answers given")
+    axes.step(coverage, n_wrong / len(order), where="post", label="of all images")
+    if threshold is not None:
+        answered = np.mean(confidence >= threshold)
+        axes.axvline(answered, color="C2", ls="--", label=f"answered: {100 * answered:.0f} %")
+    axes.legend()
+    return axes.figure
+
+
+def new_axes(width: float, height: float, xlabel: str, ylabel: str) -> Axes:
+    """Return the axes of a figure with one plot, its size in inches."""
+    axes = Figure(figsize=(width, height), **LAYOUT).add_subplot(xlabel=xlabel, ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    return axes
+
+
+def set_names(axis: Axis, names: Sequence[str]) -> None:
+    """Label an axis with names, or with some of them if they are many."""
+    ticks = range(0, len(names), math.ceil(len(names) / MAX_NAMES))
+    axis.set_ticks(ticks, [printable(names[i]) for i in ticks], **NAME_STYLE)
+
+
+def printable(name: str) -> str:
+    """Replace characters that cannot be drawn: control characters, and bytes of an unknown encoding."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in name)
+
+
+def show_figure(figure: Figure, file: str | Path, inline: bool = True) -> None:
+    """Show a figure in the notebook; outside of one, or if not `inline`, write it to a file."""
     if inline and is_in_jupyter_notebook():
         from IPython.display import Image, display
 
-        picture = BytesIO()
-        figure.savefig(picture, format="png", bbox_inches="tight")
-        display(Image(picture.getvalue()))
+        png = BytesIO()
+        figure.savefig(png, format="png", bbox_inches="tight")
+        display(Image(png.getvalue()))
     else:
         figure.savefig(file, bbox_inches="tight")
-        print(f"drawn: {file}")
+        print(f"written: {file}")

@@ -1,9 +1,11 @@
-"""What a run leaves for people: pictures and figures before the training and after it."""
+"""Inputs and results of a run, written into its folder."""
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
+import pandas as pd
 import torch
 from poutyne import Model
 
@@ -14,9 +16,9 @@ from core.stopwatch import Stopwatch
 from core.task import load_task
 from data import DataLoaders
 from evaluation import plots
-from evaluation.calibration import fit_answers
+from evaluation.calibration import Calibration, best_thresholds, calibrate
 from evaluation.report import render_report
-from evaluation.scoring import MONITOR, best_epoch, predict, read_log, score, write_predictions
+from evaluation.scoring import best_epoch, predict, read_log, score, write_predictions
 from losses import get_loss
 from models import summarize
 from Project import Run
@@ -25,18 +27,11 @@ logger = logging.getLogger(__name__)
 
 
 def write_inputs(run: Run, network: torch.nn.Module, loaders: DataLoaders, image_size: int) -> None:
-    """Show what will be trained on what, before it is: train_batch.png, val_batch.png and model.txt.
-
-    Args:
-        run: its folder gets them, from one process.
-        network: that will be trained.
-        loaders: of training and validation.
-        image_size: side of the images, in pixels.
-    """
+    """Write train_batch.png, val_batch.png and model.txt before the training, from one process."""
     if rank() > 0:
         return
-    for name, dl in ("train_batch.png", loaders.train), ("val_batch.png", loaders.val):
-        plots.batch_grid(dl).savefig(run / name, bbox_inches="tight")
+    plots.batch_grid(loaders.train).savefig(run / "train_batch.png", bbox_inches="tight")
+    plots.batch_grid(loaders.val).savefig(run / "val_batch.png", bbox_inches="tight")
     summary = summarize(network, image_size)
     (run / "model.txt").write_text(summary, encoding="utf-8")
     logger.info("%s", summary)
@@ -51,59 +46,57 @@ def write_results(
     stopwatch: Stopwatch,
     first_epoch: int,
 ) -> None:
-    """Score the best weights and write the final metrics, the predictions, the plots and the page.
+    """Score the model on validation and test set; write calibration, metrics, predictions, plots, times and report.
 
     Args:
-        run: its folder gets metrics.json, predictions.csv, curves.png, confusion_matrix.png and report.html; and
-            calibration.json, or thresholds.json where an image can have several classes; and times.json.
-        model: with the best weights.
-        config: loss, and max_error: the share of all images that predict.py may answer wrongly.
-        loaders: of validation and test set, which are scored.
-        trackers: get the metrics too.
-        stopwatch: of the command, with a lap "training" behind it.
-        first_epoch: that this command trained; the epochs before are not part of its time.
+        stopwatch: of this command, with a lap "training".
+        first_epoch: the first epoch that this command trained.
     """
-    loss, test_dl = get_loss(config.loss), loaders.test
-    of_val, of_test = predict(model, loaders.val), predict(model, test_dl)
+    loss = get_loss(config.loss)
+    val_logits, val_labels = predict(model, loaders.val)
+    test_logits, test_labels = predict(model, loaders.test)
     if rank() > 0:
         return
+    task = load_task(run)
+    calibration = Calibration()
+    if task.multilabel:
+        task = replace(task, thresholds=best_thresholds(val_logits, val_labels, task.classes))
+        write_json(run.thresholds, task.thresholds)
+    else:
+        calibration = calibrate(val_logits, val_labels, config.max_error)
+        write_json(run.calibration, asdict(calibration))
+    val = score(task, val_logits, val_labels, loss, calibration.temperature)
+    test = score(task, test_logits, test_labels, loss, calibration.temperature)
+
     log = read_log(run)
-    task, calibration = fit_answers(run, load_task(run), *of_val, config.max_error)
-    val, test = (score(task, *predicted, loss, calibration.temperature) for predicted in (of_val, of_test))
     best = best_epoch(log)
-    metrics = {"best_epoch": best, "epochs": len(log["epoch"]), **val.named("val"), **test.named("test")}
+    metrics = {"best_epoch": best, "epochs": len(log), **val.named("val"), **test.named("test")}
+    test_set = loaders.test.dataset.dataset  # untransformed
     write_json(run.metrics, metrics)
-    write_predictions(run.predictions, test, test_dl)
-    plots.curves(log, best, MONITOR).savefig(run / "curves.png")
+    write_predictions(run.predictions, test, test_set)
+    plots.curves(log, best).savefig(run / "curves.png")
     plots.confusion(test.confusion, task.classes).savefig(run / "confusion_matrix.png")
-    stopwatch.lap("scoring and report")
-    seconds = split_training(stopwatch.seconds, log, first_epoch)
-    write_json(run.times, {"resumed_after": first_epoch - 1, "seconds": seconds})
-    render_report(run, test, test_dl.dataset.dataset, "test", run.report)
     for tracker in trackers:
         tracker.log_results(metrics, test.confusion, task.classes)
-    logger.info("best epoch: %d of %d\nvalidation: %s\ntest:       %s", best, len(log["epoch"]), val, test)
+    logger.info("best epoch: %d of %d\nvalidation: %s\ntest:       %s", best, len(log), val, test)
     if calibration.max_error is not None:
-        level = logging.WARNING if calibration.threshold is None else logging.INFO
-        logger.log(level, "%s", calibration.promise)
-    logger.info("All of it is in %s; open %s", run.folder, run.report.name)
+        level = logging.WARNING if calibration.confidence_threshold is None else logging.INFO
+        logger.log(level, "%s", calibration.guarantee)
+    logger.info("The results are in %s", run.folder)
+    stopwatch.lap("scoring and report")
+    seconds = split_training(stopwatch.seconds, log[log["epoch"] >= first_epoch])
+    write_json(run.times, {"resumed_after": first_epoch - 1, "seconds": seconds})
+    render_report(run, test, test_set, "test")
 
 
-def split_training(seconds: Mapping[str, float], log: Mapping[str, list[float]], first_epoch: int) -> dict[str, float]:
-    """Split the time of the training by what log.csv says of its epochs; what is left was spent in callbacks.
-
-    Args:
-        seconds: of each part of the command, one of them "training".
-        log: columns of log.csv.
-        first_epoch: the first that is part of this training; there may be none.
-
-    Returns:
-        Seconds of each part, with the same sum.
-    """
-    epochs = [i for i, epoch in enumerate(log["epoch"]) if epoch >= first_epoch]
-    within = {label: sum(log[column][i] for i in epochs) for column, label in plots.TIMES.items()}
-    within["callbacks"] = seconds["training"] - sum(within.values())
+def split_training(seconds: Mapping[str, float], log: pd.DataFrame) -> dict[str, float]:
+    """Split the seconds of "training" by the times of its epochs in the log; the remainder is that of callbacks."""
+    epochs = log[list(plots.TIMES)].sum().rename(plots.TIMES)
     parts: dict[str, float] = {}
     for name, spent in seconds.items():
-        parts |= within if name == "training" else {name: spent}
+        if name == "training":
+            parts.update(epochs.to_dict())
+            parts["callbacks"] = spent - epochs.sum()
+        else:
+            parts[name] = spent
     return parts

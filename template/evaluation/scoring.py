@@ -1,14 +1,16 @@
-"""Scores of a network on a part of the data."""
+"""Predictions of a network and their scores."""
 
-import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from poutyne import Model
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from torchmetrics.functional import confusion_matrix
 
 from core.errors import UserError, format_error
@@ -19,173 +21,156 @@ from core.task import Task, load_task
 from data.splits import get_file_names
 from Project import Run
 
-# What "better" means, once for all: this metric cuts the learning rate, keeps the best weights and stops the training.
-# The best accuracy is noise on a small validation set, and the loss also counts how confident each answer is.
+# The metric that lowers the learning rate, selects the best weights and stops the training, defined once.
+# The best accuracy is noise on a small validation set; the loss also measures how confident each answer is.
 MONITOR, MODE = "val_loss", "min"
-
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """How a network did on some pictures.
+    """Predictions for a set of images, and their metrics.
 
     Attributes:
-        task: what was asked.
-        metrics: loss, acc and macro f1; acc and f1 from 0 to 1, counted over all predictions. Where an image can have
-            several classes, acc is the share of right answers among N × C, and exact_match that of
-            images with no wrong one.
-        labels: the true classes, (N,) of int64; or (N, C) of 0 and 1.
-        predicted: likewise.
+        labels: true labels, (N,) of int64; with several classes per image, (N, C) of 0 and 1.
+        predicted: predicted labels, in the shape of `labels`.
         probabilities: (N, C) of float32.
-        confusion: (C, C) of int64, true classes down, predicted across; or for each class a matrix (C, 2, 2).
+        loss: mean over the images, if known.
     """
 
     task: Task
-    metrics: dict[str, float]
     labels: np.ndarray
     predicted: np.ndarray
     probabilities: np.ndarray
-    confusion: np.ndarray
+    loss: float | None = None
 
     def __str__(self) -> str:
-        """One line for people."""
-        right, n = int((self.labels == self.predicted).sum()), self.labels.size
-        exact = f", all of it right {self.metrics['exact_match']:.4f}" if "exact_match" in self.metrics else ""
-        return f"accuracy {right / n:.4f} ({right} of {n}), macro F1 {self.metrics['f1']:.4f}{exact}"
-
-    def named(self, part: str) -> dict[str, float]:
-        """The metrics under the names "<part>_acc" and so on."""
-        return {f"{part}_{name}": value for name, value in self.metrics.items()}
+        correct = self.correct
+        text = f"accuracy {correct.mean():.4f} ({correct.sum()} of {correct.size}), macro F1 {self.metrics['f1']:.4f}"
+        if "exact_match" in self.metrics:
+            text += f", exact match {self.metrics['exact_match']:.4f}"
+        return text
 
     @property
     def confidence(self) -> np.ndarray:
-        """The probability of each answer, in the shape of `labels`."""
+        """Probability of each answer, in the shape of `labels`."""
         return self.task.confidence(self.probabilities, self.predicted)
 
     @property
-    def claims(self) -> tuple[np.ndarray, np.ndarray]:
-        """The probability of each answer and whether it was right: (N,) each; for several classes, (N × C,)."""
-        return self.confidence.ravel(), (self.labels == self.predicted).ravel()
+    def correct(self) -> np.ndarray:
+        """Whether each answer is correct, in the shape of `labels`."""
+        return self.labels == self.predicted
 
-    @property
-    def wrong(self) -> np.ndarray:
-        """(N,) of bool: images with a mistake."""
-        return (self.labels != self.predicted).reshape(len(self.labels), -1).any(axis=1)
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """Confusion matrix (C, C), true classes by predicted classes; with several classes per image, (C, 2, 2)."""
+        predicted = torch.from_numpy(self.predicted)
+        labels = torch.from_numpy(self.labels)
+        n = len(self.task.classes)
+        return confusion_matrix(predicted, labels, self.task.kind, num_classes=n, num_labels=n).numpy()
 
-    @property
-    def mistake_confidence(self) -> np.ndarray:
-        """(N,): the probability of the most confident mistake of each image; -1 where there is none."""
-        mistakes = np.where(self.labels != self.predicted, self.confidence, -1.0)
-        return mistakes.reshape(len(mistakes), -1).max(axis=1)
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Loss, accuracy and macro F1; with several classes per image, also the share of images without a mistake."""
+        tp, fp, fn = tp_fp_fn(self.confusion)
+        present = tp + fp + fn > 0  # the other classes have no F1
+        f1 = 2 * tp[present] / (2 * tp + fp + fn)[present]
+        metrics = self.task.accuracies(self.labels, self.predicted)
+        metrics["f1"] = float(f1.mean())
+        return metrics if self.loss is None else {"loss": self.loss, **metrics}
+
+    def named(self, part: str) -> dict[str, float]:
+        """Return the metrics under the names "<part>_acc" and so on."""
+        return {f"{part}_{name}": value for name, value in self.metrics.items()}
 
 
-def predict(model: Model, loader: DataLoader) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits, (N, C) of float32, and labels of all that a loader gives, in all processes, on the CPU."""
+def tp_fp_fn(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the true positives, false positives and false negatives of each class, (C,) each."""
+    if confusion.ndim == 3:
+        return confusion[:, 1, 1], confusion[:, 0, 1], confusion[:, 1, 0]
+    tp = np.diag(confusion)
+    return tp, confusion.sum(axis=0) - tp, confusion.sum(axis=1) - tp
+
+
+def predict(model: Model, loader: DataLoader) -> tuple[Tensor, Tensor]:
+    """Return logits, (N, C) of float32, and labels of all images of a loader, from all processes, on the CPU."""
     batches = progress_bar("scoring", loader, unit="batches")
     logits, labels = model.predict_generator(
         batches, has_ground_truth=True, return_ground_truth=True, verbose=False, convert_to_numpy=False
     )
-    return gather(torch.as_tensor(logits).float().cpu()), gather(torch.as_tensor(labels).cpu())
+    logits = torch.as_tensor(logits).float().cpu()
+    labels = torch.as_tensor(labels).cpu()
+    return gather(logits), gather(labels)
 
 
-def score(task: Task, logits: torch.Tensor, labels: torch.Tensor, loss: Loss, temperature: float = 1.0) -> Scores:
-    """Score what a network has predicted.
+def score(task: Task, logits: Tensor, labels: Tensor, loss: Callable, temperature: float = 1.0) -> Scores:
+    """Score predictions.
 
     Args:
-        task: makes predictions of logits.
-        logits: (N, C) of float.
-        labels: (N,) or (N, C) of int64.
-        loss: takes both.
-        temperature: logits are divided by it before they become probabilities.
+        logits, labels: (N, C) of float, (N,) or (N, C) of int64.
+        loss: function of logits and labels.
+        temperature: divides the logits before they become probabilities.
     """
     probabilities = task.activate(logits, temperature)
-    return count(task, probabilities, labels, task.decode(probabilities), {"loss": loss(logits, labels).item()})
+    predicted = task.decode(probabilities)
+    mean_loss = loss(logits, labels).item()
+    return Scores(task, labels.numpy(), predicted.numpy(), probabilities.numpy(), mean_loss)
 
 
-def count(
-    task: Task,
-    probabilities: torch.Tensor,
-    labels: torch.Tensor,
-    predicted: torch.Tensor,
-    metrics: Mapping[str, float],
-) -> Scores:
-    """Add to some metrics those that are counted over predictions."""
-    n = len(task.classes)
-    confusion = confusion_matrix(predicted, labels, task=task.kind, num_classes=n, num_labels=n).numpy()
-    hits, false, missed = tp_fp_fn(confusion)
-    occur = hits + false + missed > 0  # the others have no F1
-    f1 = (2 * hits[occur] / (2 * hits + false + missed)[occur]).mean() if occur.any() else 0.0
-    metrics = {**metrics, **task.accuracies(labels.numpy(), predicted.numpy()), "f1": float(f1)}
-    return Scores(task, metrics, labels.numpy(), predicted.numpy(), probabilities.numpy(), confusion)
+def predictions_table(scores: Scores, dataset: Dataset) -> pd.DataFrame:
+    """Return file, true class and predicted class of each image; of several classes, the names are joined."""
+    describe = scores.task.describe
+    table = {
+        "file": get_file_names(dataset),
+        "true": [describe(label) for label in scores.labels.tolist()],
+        "predicted": [describe(label) for label in scores.predicted.tolist()],
+    }
+    return pd.DataFrame(table, dtype=object)  # not str: a file name need not be valid UTF-8
 
 
-def tp_fp_fn(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each class, (C,): how many images were rightly said to have it, how many wrongly, and how many were missed.
-
-    Args:
-        confusion: see `Scores`.
-    """
-    if confusion.ndim == 3:
-        return confusion[:, 1, 1], confusion[:, 0, 1], confusion[:, 1, 0]
-    hits = np.diag(confusion)
-    return hits, confusion.sum(axis=0) - hits, confusion.sum(axis=1) - hits
-
-
-def write_predictions(path: Path, scores: Scores, loader: DataLoader) -> None:
-    """Writes a table of file, true class, predicted class and the probability of each class.
-
-    Args:
-        path: the CSV file.
-        scores: of this loader.
-        loader: knows the files.
-    """
-    task, files = scores.task, get_file_names(loader.dataset.dataset)
+def write_predictions(path: Path, scores: Scores, dataset: Dataset) -> None:
+    """Write a CSV file with a row per image: file, true class, predicted class, probability of each class."""
+    columns = [f"p_{name}" for name in scores.task.classes]
+    probabilities = pd.DataFrame(scores.probabilities, columns=columns)
+    table = predictions_table(scores, dataset).join(probabilities)
     with atomic_write(path) as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "true", "predicted", *(f"p_{name}" for name in task.classes)])
-        for name, *labels, row in zip(files, scores.labels, scores.predicted, scores.probabilities, strict=True):
-            named = [task.describe(label.tolist()) for label in labels]
-            writer.writerow([name, *named, *(f"{p:.6f}" for p in row)])
+        table.to_csv(file, index=False, float_format="%.6f")
 
 
 def load_scores(run: Run) -> Scores:
-    """The scores of a run's test set again, from predictions.csv.
+    """Load the scores of a run's test set from predictions.csv.
 
     Raises:
-        UserError: there is no such file, or it does not fit the run.
+        UserError: there is no such file, or it does not belong to the run.
     """
     task = load_task(run)
+    options = {"dtype": object, "keep_default_na": False}  # classes may be called NA, null or 001
     try:
-        with open(run.predictions, newline="", encoding="utf-8", errors="surrogateescape") as file:
-            rows = list(csv.DictReader(file))
-        probabilities = torch.tensor([[float(row[f"p_{name}"]) for name in task.classes] for row in rows])
-        labels, predicted = (
-            torch.tensor([task.parse(row[column]) for row in rows]) for column in ("true", "predicted")
-        )
+        table = pd.read_csv(run.predictions, encoding_errors="surrogateescape", **options)
+        labels = np.array([task.parse(text) for text in table["true"]])
+        predicted = np.array([task.parse(text) for text in table["predicted"]])
+        probabilities = table[[f"p_{name}" for name in task.classes]].to_numpy(np.float32)
     except (OSError, KeyError, ValueError) as error:
         raise UserError(
-            f"{run.predictions} cannot be read ({format_error(error)}); main.py --resume ends a run"
+            f"{run.predictions} cannot be read ({format_error(error)}); finish the run with main.py --resume"
         ) from error
-    return count(task, probabilities, labels, predicted, {})
+    return Scores(task, labels, predicted, probabilities)
 
 
-def read_log(run: Run) -> dict[str, list[float]]:
-    """log.csv as columns.
+def read_log(run: Run) -> pd.DataFrame:
+    """Read log.csv, a row per epoch.
 
     Raises:
-        UserError: it is missing or holds no epoch.
+        UserError: it is missing or empty.
     """
-    if not run.log.is_file():
-        raise UserError(f"{run.folder} holds no log.csv")
-    with open(run.log, newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if None not in row.values()]  # a kill may have torn the last one
-    if not rows:
-        raise UserError(f"{run.log} holds no epoch")
-    return {name: [float(row[name]) for row in rows] for name in rows[0]}
+    try:
+        log = pd.read_csv(run.log)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{run.log} cannot be read ({format_error(error)})") from error
+    complete = log.iloc[:, -1].notna()  # a killed run can leave an incomplete last row
+    return log[complete].astype(float)
 
 
-def best_epoch(log: dict[str, list[float]]) -> int:
-    """The epoch whose weights are in best.pt: the first of the best."""
-    values = log[MONITOR]
-    return int(log["epoch"][values.index(max(values) if MODE == "max" else min(values))])
+def best_epoch(log: pd.DataFrame) -> int:
+    """Return the epoch whose weights are in best.pt: the first of the best."""
+    values = log[MONITOR] if MODE == "min" else -log[MONITOR]
+    return int(log["epoch"][values.idxmin()])

@@ -1,7 +1,9 @@
-"""Networks by name. A new one is a function or class and a line in `MODELS`.
+"""Networks by name.
 
-It is called with `n_classes` and, where asked for, `pretrained=True` or `False`; without the latter it does what suits
-it best. Building one never changes another, and nothing is downloaded before that.
+A custom network is a class or function and a line in `MODELS`. It is called with `n_classes`, and with `pretrained` if
+`--weights` is given, and returns a new `Classifier`, which is a backbone with a linear head. If it has pretrained
+weights, `pretrained` is True by default, and it returns the network frozen, by `freeze()`; see `resnet18`. If it has
+none, `pretrained` is False by default and True raises a `UserError`; see `MyCNN`.
 """
 
 import logging
@@ -18,10 +20,8 @@ from core.files import read_json
 from core.processes import broadcast_parameters, local_main_first, rank
 from models.classifier import Classifier, Normalize, WeightsError, load_weights
 from models.MyCNN import MyCNN
-from models.MyMobileNet import my_mobilenet
-from models.pretrained import native_image_size, published, timm_model
+from models.pretrained import native_image_size, timm_model, torchvision_model
 from models.resnet import resnet18
-from models.SEResNet import se_resnet50, se_resnext50
 from models.summary import summarize
 from Project import Run
 
@@ -30,43 +30,35 @@ logger = logging.getLogger(__name__)
 MODELS: dict[str, Callable[..., Classifier]] = {
     "resnet18": resnet18,
     "my_cnn": MyCNN,
-    "my_mobilenet": my_mobilenet,
-    "se_resnet50": se_resnet50,
-    "se_resnext50": se_resnext50,
 }
 
 
-def builder(name: str) -> Callable[..., Classifier]:
-    """What builds the network of this name: one of `MODELS`, of torchvision's or, as timm/NAME, of timm's.
-
-    Raises:
-        UserError: there is no such name.
-    """
+def get_builder(name: str) -> Callable[..., Classifier]:
+    """Look up a network of `MODELS`, of torchvision or, as timm/NAME, of timm."""
     if name.startswith("timm/"):
         return partial(timm_model, name.removeprefix("timm/"))
-    listed = torchvision.models.list_models(module=torchvision.models)
-    theirs: dict[str, Callable[..., Classifier]] = {
-        other: partial(published, other) for other in listed if other not in MODELS
-    }
-    return lookup(name, MODELS | theirs, "model")
+    builders = dict(MODELS)
+    for other in torchvision.models.list_models(module=torchvision.models):
+        builders.setdefault(other, partial(torchvision_model, other))
+    return lookup(name, builders, "model")
 
 
 def get_model(name: str, n_classes: int, weights: str | Path | None = None) -> Classifier:
-    """Builds a network by name.
+    """Build a network by name.
 
     Args:
-        name: a key of `MODELS`, a network of torchvision's, or timm/NAME.
+        name: a key of `MODELS`, a network of torchvision, or timm/NAME.
         n_classes: number of classes.
-        weights: "imagenet", "none" or a file. With weights the backbone is frozen; with none everything trains. By
-            default "imagenet" for networks that have such weights, else "none".
+        weights: imagenet, none or a file; with weights the backbone is frozen. Default: imagenet if the network has
+            such weights, else none.
 
     Returns:
-        A new network: pictures (N, 3, H, W), uint8 → logits (N, n_classes).
+        A new network, from images (N, 3, H, W), uint8, to logits (N, n_classes).
 
     Raises:
-        UserError: no such name, or the weights are not available or do not fit.
+        UserError: there is no such network, or the weights are not available or do not fit.
     """
-    build = builder(name)
+    build = get_builder(name)
     if weights is None:
         network = build(n_classes)
         network.weights = "imagenet" if network.frozen else "none"
@@ -76,7 +68,7 @@ def get_model(name: str, n_classes: int, weights: str | Path | None = None) -> C
     if weights not in ("imagenet", "none"):
         network.missing_keys = load_weights(network, Path(weights))
         if network.missing_keys:
-            logger.warning("not all of the backbone is in %s, so it is not frozen by itself", weights)
+            logger.warning("%s does not hold the whole backbone, so it is not frozen by default", weights)
         else:
             network.freeze()
     return network
@@ -90,65 +82,59 @@ def build_network(
 ) -> Classifier:
     """Build the network that the options ask for.
 
-    The demo must run anywhere: where ImageNet weights are not available and nobody asked for them, it trains from
-    scratch.
-
     Args:
-        config: model, weights, freeze, normalize, dataset.
+        config: model, weights, freeze, normalize and dataset.
         n_classes: number of classes.
-        statistics: mean and standard deviation of each channel of the training images, from 0 to 1.
-        resumed: weights of an interrupted run, taken instead of those that the options name.
+        statistics: mean and standard deviation of each channel of the training images, in the range [0, 1].
+        resumed: weights of an interrupted run, loaded instead of those in the options.
 
     Raises:
-        UserError: as `get_model` does; or it cannot be frozen as asked.
+        UserError: as in `get_model`; or the network cannot be frozen or normalized as asked.
     """
-    try:
-        with local_main_first():  # weights are downloaded once on each machine
+    with local_main_first():  # weights are downloaded once per machine
+        try:
             network = get_model(config.model, n_classes, "none" if resumed else config.weights)
-        if resumed:
+        except WeightsError as error:
+            if config.dataset != "demo" or config.weights is not None:
+                raise
+            logger.info("%s; the demo trains from scratch", str(error).partition(";")[0])
+            network = get_model(config.model, n_classes, "none")
+    if resumed:
+        try:
             network.load_state_dict(resumed)
-    except RuntimeError as error:
-        raise UserError(
-            f"the weights of this run do not fit {config.model} any more; was its code changed? undo that, or start "
-            f"a new run ({format_error(error)})"
-        ) from error
-    except WeightsError as error:
-        if config.dataset != "demo" or config.weights is not None:
-            raise
-        logger.info("%s; the demo trains from scratch", str(error).partition(";")[0])
-        network = get_model(config.model, n_classes, "none")
+        except RuntimeError as error:
+            raise UserError(
+                f"the weights of this run do not fit {config.model}; was its code changed? undo that, or start a new "
+                f"run ({format_error(error)})"
+            ) from error
     if config.freeze is not None:
         freeze(network, config.freeze, config.weights or network.weights)
     if config.unfreeze_epoch and not network.n_frozen:
-        raise UserError(f"--unfreeze-epoch {config.unfreeze_epoch}: nothing is frozen; it needs weights, or --freeze")
-    if config.normalize == "data" and not statistics:
-        raise UserError("--normalize data needs the check of the images, data/check.py")
-    if config.normalize != "imagenet":
-        network.normalize = Normalize(*(statistics if config.normalize == "data" else ((0, 0, 0), (1, 1, 1))))
+        raise UserError(f"--unfreeze-epoch {config.unfreeze_epoch}: nothing is frozen; add --weights or --freeze")
+    if config.normalize == "data":
+        if not statistics:
+            raise UserError("--normalize data needs the check of the images, data/check.py")
+        network.normalize = Normalize(*statistics)
+    elif config.normalize == "none":
+        network.normalize = Normalize(mean=(0, 0, 0), std=(1, 1, 1))
     return network
 
 
-def freeze(network: Classifier, how_much: str | int, weights: str) -> None:
-    """Freeze all of the backbone, none of it, or its first stages.
-
-    Args:
-        network: changed in place.
-        how_much: "all", "none" or the number of stages.
-        weights: that it started from.
-
-    Raises:
-        UserError: what would be frozen has not been trained, or there are fewer stages.
-    """
-    if weights == "none" and how_much not in ("none", 0):
-        raise UserError(f"--freeze {how_much}: without weights nothing has been learnt that could be kept")
-    network.freeze(how_much if isinstance(how_much, int) else {"all": None, "none": 0}[how_much])
-    for name, p in network.named_parameters():
-        if name in network.missing_keys and not p.requires_grad:
-            raise UserError(f"--freeze {how_much}: {name} is not in {weights}, so it has to train; freeze less")
+def freeze(network: Classifier, stages: str | int, weights: str) -> None:
+    """Freeze all of the backbone, none of it or so many stages; refuse to freeze what has not been trained."""
+    if weights == "none" and stages not in ("none", 0):
+        raise UserError(f"--freeze {stages}: without weights the backbone has not been trained; add --weights")
+    if isinstance(stages, int):
+        network.freeze(stages)
+    else:
+        network.freeze(None if stages == "all" else 0)
+    for name, parameter in network.named_parameters():
+        if name in network.missing_keys and not parameter.requires_grad:
+            raise UserError(f"--freeze {stages}: {name} is not in {weights}, so it has to be trained; freeze less")
 
 
 def load_best(network: Classifier, run: Run) -> None:
-    """Give a network the weights of the best epoch of a run, in all processes."""
+    """Load the best weights of a run, in all processes."""
     if rank() == 0:
         device = network.normalize.mean.device
         network.load_state_dict(torch.load(run.best, map_location=device, weights_only=True))
@@ -156,20 +142,18 @@ def load_best(network: Classifier, run: Run) -> None:
 
 
 def load_network(run: Run) -> Classifier:
-    """The network of a finished run, with its best weights, in eval mode.
-
-    Args:
-        run: its folder alone is enough, wherever it was moved.
+    """Load the network of a run with its best weights, in eval mode.
 
     Raises:
-        UserError: there are no weights in it, or they do not fit.
+        UserError: there are no weights in the run folder, or they cannot be loaded.
     """
     if not run.best.is_file():
         raise UserError(f"{run.folder} holds no best.pt: the run ended before its first epoch did")
     try:
-        network = get_model(read_json(run.config)["options"]["model"], len(read_json(run.classes)), "none")
+        options = read_json(run.config)["options"]
+        network = get_model(options["model"], len(read_json(run.classes)), "none")
         network.load_state_dict(torch.load(run.best, map_location="cpu", weights_only=True))
-    except Exception as error:  # whatever a file that holds something else makes torch raise
+    except Exception as error:  # which one depends on what the file holds
         raise UserError(f"{run.folder} cannot be loaded ({format_error(error)})") from error
     return network.eval()
 

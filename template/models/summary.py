@@ -1,4 +1,4 @@
-"""A table of the network's layers, by torchsummary."""
+"""Table of a network's layers."""
 
 import copy
 import io
@@ -15,25 +15,18 @@ logger = logging.getLogger(__name__)
 
 
 def summarize(network: nn.Module, image_size: int) -> str:
-    """The network's layers with their output shapes and parameters.
+    """Return torchsummary's table of layers, output shapes and parameters, and the number of parameters.
 
-    torchsummary runs the network once, prints, and returns nothing. Here it runs a copy, on the CPU and in eval mode,
-    so that no BatchNorm statistic moves; it fails on some networks, and then there is no table. It misses parameters
-    that are not called weight or bias, so the true count stands below it.
-
-    Args:
-        network: takes pictures (N, 3, image_size, image_size).
-        image_size: in pixels.
-
-    Returns:
-        The table and the count of parameters, a text of several lines.
+    torchsummary runs the network once, so it gets a copy in eval mode. It fails on some networks, and does not count
+    parameters that are not called weight or bias.
     """
-    printed = io.StringIO()
+    trial = copy.deepcopy(network).cpu().eval()
+    table = io.StringIO()
     try:
-        with redirect_stdout(printed):
-            torchsummary.summary(copy.deepcopy(network).cpu().eval(), (3, image_size, image_size), device="cpu")
-    except Exception as error:  # a table is no reason to stop
-        logger.warning("torchsummary cannot draw this network (%s)", format_error(error))
-        printed = io.StringIO()
-    training = sum(p.numel() for p in network.parameters() if p.requires_grad)
-    return f"{printed.getvalue()}{count_parameters(network):,} parameters, of which {training:,} train\n"
+        with redirect_stdout(table):
+            torchsummary.summary(trial, (3, image_size, image_size), device="cpu")
+    except Exception as error:
+        logger.warning("torchsummary does not support this network (%s)", format_error(error))
+        table = io.StringIO()
+    trainable = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return f"{table.getvalue()}{count_parameters(network):,} parameters, {trainable:,} of them trainable\n"

@@ -42,9 +42,6 @@ def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Drawing takes longer than these trainings do: only tests that are marked `draws` get more than a dot."""
     if not request.node.get_closest_marker("draws"):
         monkeypatch.setattr(Figure, "savefig", lambda _, file, **__: Image.new("RGB", (1, 1)).save(file, "PNG"))
-        monkeypatch.setattr(
-            "evaluation.report.render_light_and_dark", lambda _: dict.fromkeys(("light", "dark"), "data:,")
-        )
 
 
 @pytest.fixture

@@ -94,7 +94,9 @@ def test_the_example_of_the_manual_gives_the_answers_of_predict(train, photos, t
             image.resize(sizes[i % len(sizes)]).save(files[-1], quality=95)
     confidences = [answer[0][1] for answer in answers_of_predict(run.folder, files, tmp_path / "out.csv")]
     threshold = sorted(confidences)[len(confidences) // 2]
-    run.calibration.write_text(json.dumps({**json.loads(run.calibration.read_text()), "threshold": threshold}))
+    run.calibration.write_text(
+        json.dumps({**json.loads(run.calibration.read_text()), "confidence_threshold": threshold})
+    )
     moved = Run(shutil.copytree(run.folder, tmp_path / "handed over"))
     export.main(export.Options(moved.folder))
 
@@ -126,7 +128,7 @@ def test_the_example_names_several_classes_as_predict_does(train, photos, tmp_pa
 @pytest.mark.parametrize(("threshold", "expected"), [(None, None), (0.0, None), (0.75, 0.75)])
 def test_labels_hold_what_a_program_needs(train, threshold, expected):
     run = train(epochs=1)
-    run.calibration.write_text(json.dumps({"temperature": 1.3, "max_error": 0.05, "threshold": threshold}))
+    run.calibration.write_text(json.dumps({"temperature": 1.3, "max_error": 0.05, "confidence_threshold": threshold}))
     export.main(export.Options(run.folder, "pt2"))
     assert json.loads((run / "labels.json").read_text()) == {
         "classes": ["helmet", "hero"],

@@ -64,7 +64,7 @@ def test_show_dl_shows_pictures_from_all_over(tmp_path, drawn, size):
 
 def test_names_of_classes_are_drawn_as_they_are(tmp_path):
     names = ["$_$", "a_b^{", "été"]
-    plots.confusion_matrix(np.eye(3, dtype=int), names).savefig(tmp_path / "a.png")
+    plots.confusion(np.eye(3, dtype=int), names).savefig(tmp_path / "a.png")
     plots.image_grid(torch.rand(3, 3, 4, 4), names).savefig(tmp_path / "b.png")
 
 
@@ -79,10 +79,10 @@ def test_pictures_of_a_users_own_pipeline(photos, tmp_path, drawn):
     show_dl(DataLoader(ImageFolder(photos / "train", normalised), batch_size=4, shuffle=True), file=tmp_path / "a.png")
     assert len(titles(drawn[0])) == 4
     grey = torch.rand(3, 1, 8, 8)
-    assert plots.image_grid(grey, ["a", "b", "c"]).axes[0].images[0].get_array().shape == (8, 8)
+    assert plots.image_grid(grey, ["a", "b", "c"]).axes[0].images[0].get_array().shape[:2] == (8, 8)
 
 
 def test_no_window_is_opened():
-    figure = plots.confusion_matrix(torch.eye(40, dtype=torch.int64).numpy(), [f"class {i}" for i in range(40)])
+    figure = plots.confusion(np.eye(40, dtype=int), [f"class {i}" for i in range(40)])
     assert isinstance(figure, Figure)
     assert figure.canvas.manager is None

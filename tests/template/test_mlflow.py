@@ -25,7 +25,7 @@ def test_mlflow_keeps_one_run_also_when_resumed(train, project):
 
 
 def test_without_mlflow_it_is_said_how_to_get_it(train, project, monkeypatch):
-    monkeypatch.setitem(sys.modules, "mlflow", None)
+    monkeypatch.setattr(sys.modules["poutyne.framework.callbacks.mlflow_logger"], "mlflow", None)
     with pytest.raises(UserError, match="mlflow is not installed; pip install mlflow"):
         train(trackers=("mlflow",))
     assert not list(project.checkpoint_dir.iterdir())

@@ -15,7 +15,7 @@ from torch import nn
 
 from callbacks import get_callbacks
 from callbacks.GradualUnfreezing import GradualUnfreezing
-from callbacks.Schedule import Schedule
+from callbacks.LRSchedule import LRSchedule
 from config import Config, parse_config
 from core.errors import UserError
 from core.task import Task
@@ -107,8 +107,11 @@ def test_weights_are_loaded_where_names_and_shapes_match(tmp_path, caplog):
     network = MyCNN(2, width=8)
     assert load_weights(network, tmp_path / "part.pt") == ["backbone.0.0.weight", "backbone.3.0.weight"]
     assert torch.equal(network.backbone[1][0].weight, source.backbone[1][0].weight)
-    assert "4 skipped, 4 left new" in caplog.text
-    assert "backbone.0.0.weight" in caplog.text
+    file = tmp_path / "part.pt"
+    loaded, skipped, missing = caplog.messages
+    assert loaded == f"{file}: {len(state) - 4} keys loaded"
+    assert skipped == f"{file}: 4 skipped: backbone.3.0.weight, extra, head.bias, head.weight"
+    assert missing == f"{file}: 4 missing: backbone.0.0.weight, backbone.3.0.weight, head.weight, head.bias"
     torch.save(state, tmp_path / "all.pt")
     assert not load_weights(MyCNN(2, width=8), tmp_path / "all.pt")
     old = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
@@ -271,7 +274,7 @@ def test_optimizers_by_name(train):
 def rates(name: str, steps: int = 60) -> list[float]:
     """The rate before each batch."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    callback = Schedule(SCHEDULES[name])
+    callback = LRSchedule(SCHEDULES[name])
     callback.model, callback.params = SimpleNamespace(optimizer=optimizer), {"epochs": 3, "steps": steps // 3}
     callback.on_train_begin({})
     found = []
@@ -449,7 +452,7 @@ def test_callbacks_follow_the_options(tmp_path):
         return [type(callback).__name__ for callback in found]
 
     assert "ReduceLROnPlateau" in kinds()
-    assert "Schedule" in kinds(lr_schedule="cosine")
+    assert "LRSchedule" in kinds(lr_schedule="cosine")
     assert "ReduceLROnPlateau" not in kinds(lr_schedule="cosine")
     assert "GradualUnfreezing" in kinds(unfreeze_epoch=2)
     with pytest.raises(UserError, match="did you mean 'cosine'"):

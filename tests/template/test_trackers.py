@@ -1,4 +1,4 @@
-"""Trackers cannot stop a run. What each of them is told is in a file of its own."""
+"""Trackers cannot stop a run."""
 
 import torch
 
@@ -39,9 +39,9 @@ def test_no_tracker_is_started_for_none_and_csv(tmp_path):
         assert trackers == []
 
 
-def test_guarded_passes_results_on():
-    class Double:
+def test_a_safe_tracker_returns_results():
+    class AddOne:
         def log(self, x):
             return x + 1
 
-    assert SafeTracker("double", Double).log(1) == 2
+    assert SafeTracker("add_one", AddOne).log(1) == 2
