@@ -105,7 +105,7 @@ def main() -> None:
 
     def poutyne(network: torch.nn.Module, batches: Iterable, val: Iterable) -> int:
         with tempfile.TemporaryDirectory() as folder:
-            callbacks = get_callbacks(Config(epochs=1), network, Run(Path(folder)), [], None)
+            callbacks = get_callbacks(Config(epochs=1, patience=1), network, Run(Path(folder)), [], None)
             # Nothing is written.
             callbacks = [one for one in callbacks if not isinstance(one, (BestCheckpoint, ResumeCheckpoint))]
             model = Model(

@@ -77,7 +77,7 @@ def ways(folder: Path, n: int) -> dict[str, Callable[[], None]]:
     def template(*names: str) -> None:
         run = Run(folder)
         net = network()
-        callbacks = get_callbacks(Config(epochs=1), net, run, [], None)
+        callbacks = get_callbacks(Config(epochs=1, patience=1), net, run, [], None)
         model(net, *names).fit_generator(batches, val, epochs=1, callbacks=callbacks, verbose=False)
 
     return {"bare": bare, "poutyne": poutyne, "ours": template, "ours_f1": lambda: template("f1")}

@@ -1,63 +1,43 @@
-"""Every path of the project, defined once."""
+"""Paths of the project and of its runs, each defined once."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
+BASE_DIR = Path(__file__).resolve().parent
 
-@dataclass(frozen=True)
+
 class Project:
-    """The folders of a project. All of them follow `base_dir`; none is created before something is put in it."""
+    """Paths of a project, below its `base_dir`. No folder is created before something is written to it."""
 
-    base_dir: Path = Path(__file__).resolve().parent
-
-    @property
-    def data_dir(self) -> Path:
-        """Your pictures."""
-        return Path(self.base_dir) / "dataset"
-
-    @property
-    def checkpoint_dir(self) -> Path:
-        """One folder for each run, and nothing else."""
-        return Path(self.base_dir) / "checkpoint"
-
-    @property
-    def cache_dir(self) -> Path:
-        """What can be deleted at any time, because it is made again."""
-        return Path(self.base_dir) / ".cache"
-
-    @property
-    def env_file(self) -> Path:
-        """Keys of trackers, never committed."""
-        return Path(self.base_dir) / ".env"
+    def __init__(self, base_dir: Path = BASE_DIR) -> None:
+        self.base_dir = Path(base_dir)
+        self.data_dir = self.base_dir / "dataset"  # your images
+        self.checkpoint_dir = self.base_dir / "checkpoint"  # a folder for each run, and nothing else
+        self.cache_dir = self.base_dir / ".cache"  # can be deleted at any time: it is computed again
+        self.env_file = self.base_dir / ".env"  # keys of trackers, never committed
 
 
-@dataclass(frozen=True)
 class Run:
-    """The files that a run leaves in its folder."""
+    """Paths of the files in a run folder; absolute, so that they hold when the current folder changes."""
 
-    folder: Path
-
-    def __post_init__(self) -> None:
-        """Makes the path absolute, so that it stays true when the current folder changes."""
-        object.__setattr__(self, "folder", Path(self.folder).resolve())
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder).resolve()
+        self.config = self / "config.json"  # every option, library versions, git commit
+        self.classes = self / "classes.json"  # class names by label
+        self.thresholds = self / "thresholds.json"  # by class; only if an image can have several
+        self.split = self / "split.json"  # files of each split
+        self.check = self / "check.json"  # findings of data.check
+        self.best = self / "best.pt"  # weights of the best epoch
+        self.last = self / "last.pt"  # everything that resume needs
+        self.log = self / "log.csv"  # a row for each epoch
+        self.metrics = self / "metrics.json"  # final metrics of best.pt
+        self.calibration = self / "calibration.json"  # temperature and confidence threshold
+        self.predictions = self / "predictions.csv"  # test set, a row for each image
+        self.times = self / "times.json"  # seconds spent on each part of the last training
+        self.report = self / "report.html"  # everything on one page
 
     def __truediv__(self, name: str) -> Path:
-        """`run / "curves.png"`: any other file of the folder."""
+        """Return the path of another file, as in `run / "curves.png"`."""
         return self.folder / name
-
-    config = property(lambda self: self / "config.json")  # every option, versions, git commit
-    classes = property(lambda self: self / "classes.json")  # names by label
-    thresholds = property(lambda self: self / "thresholds.json")  # by class; only where an image can have several
-    check = property(lambda self: self / "check.json")  # what data.check says of its pictures
-    calibration = property(lambda self: self / "calibration.json")  # when the network is sure
-    report = property(lambda self: self / "report.html")  # all of it on one page
-    split = property(lambda self: self / "split.json")  # files of each part
-    best = property(lambda self: self / "best.pt")  # weights of the best epoch
-    last = property(lambda self: self / "last.pt")  # all that resume needs
-    log = property(lambda self: self / "log.csv")  # a row for each epoch
-    metrics = property(lambda self: self / "metrics.json")  # final figures of best.pt
-    times = property(lambda self: self / "times.json")  # what the last command that trained spent its time on
-    predictions = property(lambda self: self / "predictions.csv")  # the test set, image by image
 
 
 project = Project()

@@ -1,16 +1,15 @@
-"""Trains an image classifier.
+"""Train an image classifier.
 
-python main.py                          the pictures in dataset/, or the demo where there are none
-python main.py --data-dir ~/flowers     pictures elsewhere
+python main.py                          images in dataset/, or the demo if there are none
+python main.py --data-dir ~/flowers     images elsewhere
 python main.py --model my_cnn           a small network, from scratch
-python main.py --resume checkpoint/RUN  continues an interrupted run; latest: the newest
-python main.py --help                   everything else
+python main.py --resume checkpoint/RUN  continue an interrupted run; latest: the newest one
+python main.py --help                   all options
 """
 
 from config import Config, parse_config, start_run
 from core.cli import STOPPED, run_script
 from core.environment import keep_freed_memory, use_bf16
-from core.processes import init_distributed, wrap_ddp
 from core.stopwatch import Stopwatch
 from Project import Project, Run, project
 
@@ -19,13 +18,13 @@ def main(config: Config, project: Project = project) -> Run:
     """Project → data → network → Poutyne Model → callbacks → fit → test → report.
 
     Raises:
-        UserError: options, data or weights will not do; nothing new is left in `checkpoint/` then.
+        UserError: options, data or weights cannot be used; no new run is left in `checkpoint/`.
     """
     stopwatch = Stopwatch()
-    # Imported here: --help answers at once, and the processes that read images do not import all of this again.
-    from poutyne import Model, set_seeds
+    from poutyne import Model, set_seeds  # imported here, so that --help answers at once
 
     from callbacks import TRACKERS, get_callbacks, get_trackers, load_state
+    from core.processes import init_distributed, wrap_ddp
     from data import choose_dataset, describe_split, get_loaders, load_data
     from data.balance import balance
     from data.check import check
@@ -54,7 +53,7 @@ def main(config: Config, project: Project = project) -> Run:
     data = check(config, data, project.cache_dir)
     stopwatch.lap("checking images")
     network = build_network(config, len(data.classes), data.statistics, state and state["network"])
-    config = resolve(config, data, network)  # every option that is still None gets its value here
+    config = resolve(config, data, network)  # every option that is still None gets its default
     network.use_bf16(use_bf16(config.bf16, network.frozen and not config.unfreeze_epoch, device))
     data = balance(config, data)
     loss = get_loss(config.loss, data.class_weights, device)
@@ -81,7 +80,7 @@ def main(config: Config, project: Project = project) -> Run:
             find_lr(model, train, run / "lr_finder.png")
             stopwatch.lap("find_lr")
         first_epoch = state["epoch"] + 1 if state else 1
-        loaders.train.sampler.set_epoch(first_epoch)  # drawing a batch and finding a rate count as epochs
+        loaders.train.sampler.set_epoch(first_epoch)  # plots and the range test have counted as epochs
         model.fit_generator(
             train,
             val,

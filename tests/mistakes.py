@@ -59,9 +59,9 @@ MISTAKES = [
     Mistake(
         3,
         "early-stop patience equals the number of epochs",
-        "config.py",
-        "max(1, self.epochs // 2)",
-        "self.epochs",
+        "training/resolve.py",
+        "max(1, config.epochs // 2)",
+        "config.epochs",
         "plateau_cuts_the_rate",
     ),
     Mistake(
@@ -206,17 +206,16 @@ MISTAKES = [
         12,
         "Project(base_dir=…) ignored by the other paths",
         "Project.py",
-        '        return Path(self.base_dir) / "checkpoint"',
-        '        return Path(__file__).parent / "checkpoint"',
+        'self.checkpoint_dir = self.base_dir / "checkpoint"',
+        'self.checkpoint_dir = BASE_DIR / "checkpoint"',
         "paths_follow_base_dir",
     ),
     Mistake(
         13,
         "an empty dataset/ is created",
         "Project.py",
-        '        return Path(self.base_dir) / "dataset"',
-        '        (Path(self.base_dir) / "dataset").mkdir(parents=True, exist_ok=True)\n'
-        '        return Path(self.base_dir) / "dataset"',
+        '        self.data_dir = self.base_dir / "dataset"',
+        '        self.data_dir = self.base_dir / "dataset"\n        self.data_dir.mkdir(parents=True, exist_ok=True)',
         "paths_follow_base_dir",
     ),
     Mistake(
@@ -306,7 +305,7 @@ MISTAKES = [
         18,
         "runs without config",
         "config.py",
-        '{"config.json": describe(replace(config, run_name=name)), **files}',
+        '{"config.json": to_json(replace(config, run_name=name)), **files}',
         "files",
         "predict_needs_the_run_folder_alone or leaves_a_folder",
     ),

@@ -70,7 +70,7 @@ def test_torchrun_leaves_one_run_and_prints_once(project):
     process = torchrun(project, *QUICK, "--batch-size", "31")
     out, err = process.communicate(timeout=300)
     assert process.returncode != 0
-    assert err.count("error: --batch-size 31 cannot be shared by 2 processes; try 32") == 1
+    assert err.count("error: --batch-size 31 cannot be divided among 2 processes; try 32") == 1
     assert [path.name for path in (project / "checkpoint").iterdir()] == ["a"]
     assert 'Traceback (most recent call last):\n  File "main.py' not in err
 

@@ -1,1 +1,1 @@
-"""What knows nothing of images and networks: errors, command line, files, processes, the run folder."""
+"""Errors, command line, files, processes and run folders: the layer that knows neither images nor networks."""

@@ -1,34 +1,93 @@
-"""Scripts: reading their options, and turning what happens into an exit code."""
+"""Command line of the scripts: options, their ranges, error messages and exit codes."""
 
 import errno
 import io
 import logging
+import math
 import os
+import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO, get_args, get_type_hints
 
+from core.environment import rank, world_size
 from core.errors import RunError, UserError, out_of_memory
-from core.processes import is_first_to_report, rank, world_size
 
-# What a script prints that was stopped, where starting again finds most of its work done.
+# Message of a stopped script that finds most of its work in caches when it is run again.
 STOPPED = "stopped; to continue, type the same command again: checked images and computed features are cached"
+
+
+@dataclass(frozen=True)
+class Range:
+    """Range of an option, as in `Annotated[int, Range(at_least=1)]`; NaN and infinity are in none."""
+
+    at_least: float = -math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return self.at_least <= value < self.below and self.above < value < math.inf
+
+    def __str__(self) -> str:
+        limits = [f"{name} {limit}" for name, limit in asdict(self).items() if math.isfinite(limit)]
+        return " and ".join(limits).replace("_", " ")
+
+
+Seed = Annotated[int, Range(at_least=0, below=2**32)]
+PositiveInt = Annotated[int, Range(at_least=1)]
+NonNegativeInt = Annotated[int, Range(at_least=0)]
+PositiveFloat = Annotated[float, Range(above=0)]
+NonNegativeFloat = Annotated[float, Range(at_least=0)]
+Fraction = Annotated[float, Range(above=0, below=1)]
+
+
+def check_ranges(options: Any) -> None:
+    """Raise a UserError if an option is outside the `Range` that the dataclass annotates it with."""
+    for name, annotation in get_type_hints(type(options), include_extras=True).items():
+        for part in annotation, *get_args(annotation):  # such as PositiveInt | None
+            for allowed in getattr(part, "__metadata__", ()):
+                check_range(name, getattr(options, name), allowed)
+
+
+def check_at_least(least: int, options: Any, *names: str) -> None:
+    """Raise a UserError if an option is too small; not needed for annotated ones, see `check_ranges`."""
+    for name in names:
+        check_range(name, getattr(options, name), Range(at_least=least))
+
+
+def check_range(name: str, value: Any, allowed: Range) -> None:
+    """Raise a UserError if a number is outside a range."""
+    if isinstance(value, (int, float)) and value not in allowed:
+        raise UserError(f"--{option_name(name)} {value}: must be {allowed}")
+
+
+def check_file(name: str, path: Path | None) -> None:
+    """Raise a UserError if the file of an option cannot be written."""
+    if path and (path.is_dir() or not path.resolve().parent.is_dir()):
+        raise UserError(f"--{name} {path}: give the name of a file, in a folder that exists")
+
+
+def option_name(name: str) -> str:
+    """Return the option of a field, without its dashes."""
+    return name.replace("_", "-")
 
 
 def parse(
     options: type, argv: Sequence[str] | None = None, headings: Mapping[str, str] | None = None, **settings: Any
 ) -> Any:
-    """Read a command line into a dataclass of options, with `tyro`: the docstrings of its fields are the help.
+    """Parse a command line with tyro.
 
     Args:
-        options: the dataclass.
-        argv: the arguments; default: those of the process.
-        headings: lines of the help, by the option that they stand above.
-        settings: what tyro.cli takes besides.
+        options: dataclass; the docstrings of its fields are the help texts.
+        argv: arguments (default: those of the process).
+        headings: titles of groups in the help, by the first option of each.
+        settings: for tyro.cli.
     """
     import tyro
 
@@ -37,36 +96,10 @@ def parse(
         with redirect_stdout(printed):
             return tyro.cli(options, args=argv, config=(tyro.conf.DisallowNone,), **settings)
     finally:
-        for line in printed.getvalue().splitlines():
-            heading = (headings or {}).get(line.strip().partition(" ")[0])
-            print(f"\n {heading}\n{line}" if heading else line)
-
-
-def check_at_least(least: int, options: Any, *names: str) -> None:
-    """Refuses options that are given and too small.
-
-    Raises:
-        UserError: names the first one.
-    """
-    for name in names:
-        value = getattr(options, name)
-        if value is not None and not least <= value < float("inf"):
-            raise UserError(f"--{option_name(name)} {value}: at least {least} is needed")
-
-
-def check_file(name: str, path: Path | None) -> None:
-    """Refuses a file that cannot be written, before any work is done.
-
-    Raises:
-        UserError: it is a folder, or would be in none.
-    """
-    if path and (path.is_dir() or not path.resolve().parent.is_dir()):
-        raise UserError(f"--{name} {path}: give the name of a file, in a folder that exists")
-
-
-def option_name(name: str) -> str:
-    """The option's name as it is typed."""
-    return name.replace("_", "-")
+        text = re.sub(r"\s*\(default:\s+None\) *", "", printed.getvalue())  # the help texts name these defaults
+        for option, heading in (headings or {}).items():
+            text = text.replace(f"\n  {option} ", f"\n\n {heading}\n  {option} ")
+        print(text, end="")
 
 
 def run_script(
@@ -75,19 +108,19 @@ def run_script(
     stopped: str = "stopped",
     log: TextIO | None = None,
 ) -> None:
-    """Runs a script and turns what happens into its exit code.
+    """Run a script, and exit with its code.
 
-    0 done, 1 failed, 2 a mistake in arguments or data (one line on stderr), 130 and 143 stopped by SIGINT and SIGTERM,
-    141 nobody reads what it prints any more.
+    0 done, 1 failed, 2 mistake in options or data (one line on stderr), 130 and 143 stopped by SIGINT and SIGTERM, 141
+    the reader of a pipe has gone.
 
     Args:
-        main: does the work.
-        parse: reads the command line into the options that `main` takes.
-        stopped: what to print after SIGINT or SIGTERM, unless the exception has a note that says it.
-        log: where log lines go; default: stdout.
+        main: the script.
+        parse: returns the options for `main`.
+        stopped: message after SIGINT or SIGTERM, unless the exception has a note.
+        log: for log lines (default: stdout).
     """
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files in letters that the terminal lacks
+        sys.stdout.reconfigure(errors="backslashreplace")  # for file names that the terminal cannot show
     if rank() > 0:  # one process prints
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         os.environ["TQDM_DISABLE"] = "1"
@@ -95,41 +128,46 @@ def run_script(
     signal.signal(signal.SIGTERM, stop)
     try:
         main(parse())
-    except UserError as error:
-        code, message = 2, f"error: {error}"
-    except RunError as error:
-        code, message = 1, f"error: {error}"
+        return
+    except BrokenPipeError:  # `python predict.py … | head`; Python still flushes stdout at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except KeyboardInterrupt as error:
         code = 128 + (signal.SIGTERM if signal.SIGTERM in error.args else signal.SIGINT)
         message = getattr(error, "__notes__", [stopped])[-1] if rank() == 0 else ""
-    except (RuntimeError, MemoryError) as error:
-        reason = str(error).partition("\n")[0]
-        if out_of_memory(error):
-            code, message = 1, f"error: out of memory; lower --batch-size or --image-size ({reason})"
-        elif world_size() > 1 and any(sign in reason.lower() for sign in ("gloo", "nccl", "peer", "tcpstore")):
-            code, message = 1, "error: another process has ended, and so this one does"
-        else:
+    except Exception as error:
+        code, message = describe_failure(error)
+        if not message:
             raise
-    except BrokenPipeError:  # `python predict.py … | head`; what Python still wants to print must go somewhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    except OSError as error:  # a full disk, no permission, a file where a folder should be
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        if not full and error.errno not in (errno.EACCES, errno.EROFS, errno.ENOTDIR):
-            raise
-        code, message = 1, f"error: {error}{'; make room, and go on with --resume' if full else ''}"
-    else:
-        return
-    if world_size() > 1:  # torchrun tells the others to end as soon as one does; this one is about to
+    if rank() > 0 and message:  # rank 0 prints the same and exits, upon which torchrun ends this process
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(5)
+    elif world_size() > 1:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if message and is_first_to_report(message):
+    if message:
         print(message, file=sys.stderr)
     sys.exit(code)
 
 
+def describe_failure(error: Exception) -> tuple[int, str]:
+    """Return exit code and message for an error; no message for one that needs its traceback."""
+    reason = str(error).partition("\n")[0]
+    if isinstance(error, (UserError, RunError)):
+        return 2 if isinstance(error, UserError) else 1, f"error: {error}"
+    if out_of_memory(error):
+        return 1, f"error: out of memory; lower --batch-size or --image-size ({reason})"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return 1, f"error: {error}; make room, then continue with --resume"
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR):
+        return 1, f"error: {error}"
+    if world_size() > 1 and any(sign in reason.lower() for sign in ("gloo", "nccl", "peer", "tcpstore")):
+        return 1, "error: another process has ended, so this one ends too"
+    return 1, ""
+
+
 def stop(*_: Any) -> None:
-    """Stop the script for SIGTERM as for Ctrl-C, even when the processes that read images were told to end as well."""
+    """Handle SIGTERM like Ctrl-C, by a KeyboardInterrupt."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if hasattr(signal, "SIGCHLD"):  # torch would raise an error at each of them that ends, in the midst of the cleaning
+    if hasattr(signal, "SIGCHLD"):  # workers were terminated too, and torch would raise an error for each of them
         signal.signal(signal.SIGCHLD, lambda *_: None)
     raise KeyboardInterrupt(signal.SIGTERM)

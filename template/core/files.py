@@ -1,4 +1,4 @@
-"""Files that are written at once: a reader, or a run that is killed, meets the old one or the new one."""
+"""Atomic files and JSON: after a kill, a file is either the old one or the new one."""
 
 import hashlib
 import json
@@ -13,13 +13,10 @@ from core.errors import UserError, format_error
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """A file to write that takes the place of `path` at once, when all of it is there.
-
-    A reader, or a run that is killed, meets the old file or the new one, never half of it. What is no plain file, such
-    as `/dev/stdout`, is written to as it is.
+    """Open a temporary file that replaces `path` when it is complete; write to a device such as /dev/stdout directly.
 
     Args:
-        path: the file to replace or to make.
+        path: file to create or replace.
         mode: "w" for text in UTF-8, "wb" for bytes.
     """
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "", "errors": "surrogateescape"}
@@ -27,25 +24,20 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         with open(path, mode, **text) as file:
             yield file
         return
-    path = path.resolve()  # a link stays one
-    unfinished = path.with_name(path.name + ".tmp")
+    path = path.resolve()  # a symbolic link stays one
+    temporary = path.with_name(path.name + ".tmp")
     try:
-        with open(unfinished, mode, **text) as file:
+        with open(temporary, mode, **text) as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing in it
-        os.replace(unfinished, path)
+            os.fsync(file.fileno())  # without it, a power cut could leave an empty file under the new name
+        os.replace(temporary, path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write_tensors(state: Any, file: IO[bytes]) -> None:
-    """Writes what `torch.load(weights_only=True)` reads; a full disk is an OSError, which torch would hide.
-
-    Args:
-        state: tensors and plain values, in dicts and lists.
-        file: opened to write bytes.
-    """
+    """Save tensors and plain values in dicts and lists; raise the OSError of a full disk, which torch hides."""
     import torch
 
     try:
@@ -57,17 +49,13 @@ def write_tensors(state: Any, file: IO[bytes]) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file, at once."""
+    """Write a JSON file atomically."""
     with atomic_write(path) as file:
         file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-        UserError: it is missing or is none.
-    """
+    """Return the content of a JSON file; raise a UserError if it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except (OSError, ValueError) as error:
@@ -75,9 +63,9 @@ def read_json(path: Path) -> Any:
 
 
 def digest(*parts: Any) -> bytes:
-    """16 bytes that stand for all of these."""
-    found = hashlib.blake2b(digest_size=16)
+    """Return a hash of 16 bytes of some values, each taken as bytes or by its text."""
+    hashed = hashlib.blake2b(digest_size=16)
     for part in parts:
         content = part if isinstance(part, bytes) else str(part).encode(errors="surrogateescape")
-        found.update(len(content).to_bytes(8, "little") + content)
-    return found.digest()
+        hashed.update(len(content).to_bytes(8, "little") + content)
+    return hashed.digest()

@@ -1,172 +1,107 @@
-"""One training in several processes, on one machine or many: `torchrun --nproc-per-node=N main.py …`.
+"""Distributed training, on one machine or several: `torchrun --nproc-per-node=N main.py …`.
 
-torchrun tells each process its rank and how many there are. The batch is shared out: `--batch-size` is that of all
-processes together, so learning rate, steps and results stay those of one process. Rank 0 alone writes and prints.
-Without torchrun there is one process, of rank 0, and nothing here does anything.
+`--batch-size` is that of all processes together, so learning rate, steps and results are those of one process. Rank 0
+alone writes and prints. Without torchrun there is one process, of rank 0, and the functions here do nothing.
 """
 
 import atexit
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any
 
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from core.environment import local_rank, rank, world_size  # noqa: F401 (rank is imported from here)
 from core.errors import UserError
 
-if TYPE_CHECKING:
-    import torch
 
-Value = TypeVar("Value")
-
-
-def rank() -> int:
-    """Number of this process, from 0."""
-    return int(os.environ.get("RANK", 0))
-
-
-def world_size() -> int:
-    """How many processes there are, on all machines together."""
-    return int(os.environ.get("WORLD_SIZE", 1))
-
-
-def init_distributed(device: "torch.device", batch_size: int) -> None:
-    """Connects the processes, by NCCL on GPUs and by gloo on CPUs.
+def init_distributed(device: torch.device, batch_size: int) -> None:
+    """Connect the processes, by NCCL on GPUs and by gloo on CPUs.
 
     Args:
         device: of this process.
-        batch_size: of all together.
+        batch_size: of all processes together.
 
     Raises:
-        UserError: the batch cannot be shared out evenly, and then the mean of the shares' gradients would not be that
-            of the batch.
+        UserError: the batch cannot be divided equally, so the mean of the gradients would not be that of the batch.
     """
     if world_size() == 1:
         return
     if batch_size % world_size():
-        more = batch_size + world_size() - batch_size % world_size()
-        raise UserError(f"--batch-size {batch_size} cannot be shared by {world_size()} processes; try {more}")
-    import torch
-
+        larger = batch_size + world_size() - batch_size % world_size()
+        raise UserError(f"--batch-size {batch_size} cannot be divided among {world_size()} processes; try {larger}")
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    torch.distributed.init_process_group(backend, timeout=timedelta(hours=1))
-    atexit.register(torch.distributed.destroy_process_group)
-    barrier()  # or one that ends at once, with an error, would leave others connecting to it for an hour
+    distributed.init_process_group(backend, timeout=timedelta(hours=1))
+    atexit.register(distributed.destroy_process_group)
+    barrier()  # if one process ended before the others are connected, they would wait for it for an hour
+
+
+def barrier() -> None:
+    """Wait until all processes have called this."""
+    if world_size() > 1:
+        distributed.barrier()
 
 
 @contextmanager
 def local_main_first() -> Iterator[None]:
-    """One process of each machine goes through this context first, and the others find in caches what it has left."""
-    first = os.environ.get("LOCAL_RANK", "0") == "0"
-    if not first:
+    """Let one process of each machine run this context before the others, which then find its files in the cache."""
+    if local_rank() > 0:
         barrier()
     yield
-    if first:
+    if local_rank() == 0:
         barrier()
 
 
-def barrier() -> None:
-    """Until all processes are here."""
-    if world_size() > 1:
-        from torch.distributed import barrier
-
-        barrier()
-
-
-def turns() -> list[tuple[int, int]]:
-    """How work whose results are files is shared out: (which part is this process's, of how many), twice.
-
-    First among all processes. What a process does not find then, because it lies on another machine's disk, is shared
-    out among those of its own machine.
-    """
-    if world_size() == 1:
-        return [(0, 1)]
-    return [(rank(), world_size()), (int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1)))]
-
-
-def broadcast_object(value: Value) -> Value:
-    """What this is in the process of rank 0; any object that can be pickled."""
-    if world_size() == 1:
-        return value
-    from torch.distributed import broadcast_object_list
-
+def broadcast_object(value: Any) -> Any:
+    """Return the value that rank 0 has; it must be picklable."""
     values = [value]
-    broadcast_object_list(values)
+    if world_size() > 1:
+        distributed.broadcast_object_list(values)
     return values[0]
 
 
-def gather(share: "torch.Tensor") -> "torch.Tensor":
-    """Puts together what the processes have computed: item i comes from process i modulo their number.
-
-    Args:
-        share: (n, …) on the CPU; n may differ by one between processes.
-
-    Returns:
-        (N, …), the same in all processes.
-    """
+def gather(shard: torch.Tensor) -> torch.Tensor:
+    """Combine results (n, …) on the CPU into (N, …), where item i comes from process i modulo their number."""
     if world_size() == 1:
-        return share
-    from torch.distributed import all_gather_object
-
-    shares = [share] * world_size()
-    all_gather_object(shares, share)
-    whole = share.new_empty((sum(map(len, shares)), *share.shape[1:]))
-    for i, other in enumerate(shares):
-        whole[i :: world_size()] = other
+        return shard
+    parts = [shard] * world_size()
+    distributed.all_gather_object(parts, shard)
+    whole = shard.new_empty((sum(map(len, parts)), *shard.shape[1:]))
+    for i, part in enumerate(parts):
+        whole[i :: world_size()] = part
     return whole
 
 
 def weighted_all_reduce(sums: dict[str, float], counts: dict[str, int]) -> dict[str, float]:
-    """Sums over all processes, each divided by the sum of its count."""
-    import torch
-
-    both = torch.tensor([list(sums.values()), [counts[name] for name in sums]], dtype=torch.float64)
-    torch.distributed.all_reduce(both)
-    return dict(zip(sums, (both[0] / both[1]).tolist(), strict=True))
+    """Return for each name the sum over all processes, divided by its count over all processes."""
+    totals = torch.tensor([list(sums.values()), [counts[name] for name in sums]], dtype=torch.float64)
+    distributed.all_reduce(totals)
+    return dict(zip(sums, (totals[0] / totals[1]).tolist(), strict=True))
 
 
-def broadcast_parameters(network: "torch.nn.Module", buffers_only: bool = False) -> None:
-    """Makes a network what it is in the process of rank 0: its weights, or only the statistics of its BatchNorms."""
+def broadcast_parameters(network: nn.Module, buffers_only: bool = False) -> None:
+    """Copy the weights of rank 0 to the other processes; with `buffers_only`, only its BatchNorm statistics."""
     if world_size() > 1:
-        from torch.distributed import broadcast
-
         for value in network.buffers() if buffers_only else network.state_dict().values():
-            broadcast(value, 0)
+            distributed.broadcast(value, 0)
 
 
-def wrap_ddp(network: "torch.nn.Module", device: "torch.device") -> "torch.nn.Module":
-    """The network, its gradients averaged over the processes from now on.
+def wrap_ddp(network: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to a device, and average its gradients over the processes.
 
-    What is frozen now stays out of it, so it has to be wrapped again when that begins to train. Buffers are not kept
-    equal at every batch: in validation the processes need not have equally many.
-
-    Args:
-        network: on any device.
-        device: to which it is moved.
+    Frozen parameters are left out, so wrap a network again after unfreezing. Buffers are not synchronised: in
+    validation the processes may have different numbers of batches.
     """
     network = network.to(device)
     if world_size() == 1:
         return network
-    from torch.nn.parallel import DistributedDataParallel
-
     ids = [device.index] if device.type == "cuda" else None
-    with warnings.catch_warnings():  # newer versions of torch have another name for it, older ones only this
+    with warnings.catch_warnings():  # newer versions of torch rename the argument, older ones know this name only
         warnings.simplefilter("ignore", FutureWarning)
         return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
-
-
-def is_first_to_report(message: str) -> bool:
-    """Whether no other process has said the same: what is wrong with options or data is so for all of them."""
-    if world_size() == 1:
-        return True
-    from torch.distributed import TCPStore
-
-    try:
-        port = int(os.environ["MASTER_PORT"])
-        store = TCPStore(os.environ["MASTER_ADDR"], port, is_master=False, timeout=timedelta(seconds=10))
-        return store.add(f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)} {message}", 1) == 1
-    except (KeyError, ValueError, RuntimeError):
-        return rank() == 0

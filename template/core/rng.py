@@ -7,12 +7,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def isolated_rng(seed: int | None) -> Iterator[None]:
-    """Within this context whatever is drawn from torch, NumPy or Python depends on `seed` alone.
-
-    torch's generator goes on afterwards as if nothing had been drawn: the network's dropout uses it too.
+    """Seed torch, NumPy and Python for this context; afterwards torch continues as if nothing had been drawn.
 
     Args:
-        seed: 0 or more, below 2 ** 63; None for a context in which nothing changes.
+        seed: from 0 to 2 ** 63 - 1; None changes nothing.
     """
     if seed is None:
         yield

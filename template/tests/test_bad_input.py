@@ -85,7 +85,7 @@ def assert_refused(outcome: tuple[int, str], project: Project, *named: str) -> N
         (("--weights", "imagenet"), ("my_cnn has no ImageNet weights",)),
         (("--data-dir", "nowhere"), ("no folder", "nowhere")),
         (("--resume", "nowhere"), ("no folder nowhere",)),
-        (("--resume", "."), ("not the folder of a run",)),
+        (("--resume", "."), ("not a run folder",)),
     ],
 )
 def test_wrong_options(run_main, project, words, named):
@@ -197,7 +197,7 @@ def test_a_spoiled_run_folder(train, exit_of, photos):
 def test_a_batch_of_nothing(script, exit_of, photos):
     words = [str(photos), *([str(photos)] if script is predict else []), "--batch-size", "0"]
     code, error = exit_of(script.main, lambda: parse(script.Options, words))
-    assert (code, error) == (2, "error: --batch-size 0: at least 1 is needed")
+    assert (code, error) == (2, "error: --batch-size 0: must be at least 1")
 
 
 def test_evaluate_without_the_split(train, exit_of):

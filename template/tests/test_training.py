@@ -24,9 +24,11 @@ import predict
 from callbacks import TRACKERS, get_callbacks
 from config import Config, parse_config
 from core.errors import UserError
+from data import DatasetSplits
 from models import MyCNN, get_model, resnet18, summarize
 from Project import Project, Run
 from training.preflight import check_batch
+from training.resolve import resolve
 from utils import get_device
 
 # Networks
@@ -165,6 +167,7 @@ def simulate(config: Config, run: Run, losses: list[float], accuracies: list[flo
     from poutyne.framework.callbacks.callbacks import CallbackList
 
     network = MyCNN(2, width=8)
+    config = resolve(config, DatasetSplits([(None, 0)] * 9, [], [], ["a", "b"]), network)
     model = Model(network, torch.optim.Adam(network.parameters(), lr=1.0), "mse")
     run.folder.mkdir(parents=True, exist_ok=True)
     callbacks = [

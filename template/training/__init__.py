@@ -1,1 +1,1 @@
-"""Training: options resolved, checks before a run exists, optimizers, the cache of features."""
+"""Training: resolved options, checks before a run exists, optimizers, feature cache."""

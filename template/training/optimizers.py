@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules by name; both are torch's own. A new one is a line."""
+"""Optimizers and learning-rate schedules of torch, by name. A new one is a line."""
 
 import math
 from collections.abc import Callable
@@ -6,21 +6,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import (
-    ConstantLR,
-    CosineAnnealingLR,
-    LinearLR,
-    LRScheduler,
-    OneCycleLR,
-    SequentialLR,
-    StepLR,
-)
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer, lr_scheduler
+from torch.optim.lr_scheduler import LRScheduler
 
 from config import Config
 from core.errors import lookup
 from models import Classifier
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "nadam": torch.optim.NAdam,
@@ -31,33 +25,34 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
-def cosine(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
-    """A twentieth of the training to warm up, then down to nothing along a cosine (Loshchilov, Hutter, ICLR 2017)."""
-    warm = max(1, steps // 20)
-    rise = LinearLR(optimizer, start_factor=0.01, total_iters=warm)
-    return SequentialLR(optimizer, [rise, CosineAnnealingLR(optimizer, max(1, steps - warm))], [warm])
+def cosine(optimizer: Optimizer, steps: int) -> LRScheduler:
+    """Warm up for a twentieth of the training, then decay to 0 along a cosine (Loshchilov and Hutter, ICLR 2017)."""
+    n_warmup = max(1, steps // 20)
+    warmup = lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=n_warmup)
+    decay = lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps - n_warmup))
+    return lr_scheduler.SequentialLR(optimizer, [warmup, decay], [n_warmup])
 
 
-def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
-    """Up for three tenths of the training, then down far below the start (Smith and Topin, arXiv:1708.07120)."""
-    rates = [group["lr"] for group in optimizer.param_groups]
+def one_cycle(optimizer: Optimizer, steps: int) -> LRScheduler:
+    """Rise for three tenths of the training, then decay far below the start (Smith and Topin, arXiv:1708.07120)."""
+    lrs = [group["lr"] for group in optimizer.param_groups]
     momentum = "betas" in optimizer.defaults or bool(optimizer.defaults.get("momentum"))
-    return OneCycleLR(optimizer, max_lr=rates, total_steps=steps, cycle_momentum=momentum)
+    return lr_scheduler.OneCycleLR(optimizer, max_lr=lrs, total_steps=steps, cycle_momentum=momentum)
 
 
-def step(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
-    """A tenth of the rate after each third of the training."""
-    return StepLR(optimizer, step_size=math.ceil(steps / 3), gamma=0.1)
+def step(optimizer: Optimizer, steps: int) -> LRScheduler:
+    """Divide the learning rate by 10 after each third of the training."""
+    return lr_scheduler.StepLR(optimizer, step_size=math.ceil(steps / 3), gamma=0.1)
 
 
-def constant(optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
-    """Always the same rate."""
-    return ConstantLR(optimizer, factor=1.0, total_iters=0)
+def constant(optimizer: Optimizer, steps: int) -> LRScheduler:
+    """Keep the learning rate as it is."""
+    return lr_scheduler.ConstantLR(optimizer, factor=1.0, total_iters=0)
 
 
-# Each takes the optimizer and the number of batches in the whole training, and is asked for a new rate after each.
-SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, int], LRScheduler] | None] = {
-    "plateau": None,  # Poutyne's callback: cut when nothing improves
+# Built from the optimizer and the number of batches in the whole training; stepped after each batch.
+SCHEDULES: dict[str, Callable[[Optimizer, int], LRScheduler] | None] = {
+    "plateau": None,  # Poutyne's ReduceLROnPlateau
     "cosine": cosine,
     "one_cycle": one_cycle,
     "step": step,
@@ -65,37 +60,27 @@ SCHEDULES: dict[str, Callable[[torch.optim.Optimizer, int], LRScheduler] | None]
 }
 
 
-HEAD_LR, HEAD_STEPS = 3e-3, 200  # for the head alone, up to so many steps an epoch
-FINE_TUNING_LR, SCRATCH_LR = 1e-4, 1e-3
-# Once a stage begins to train, shares of the learning rate that the head alone had: at more, both forget.
-HEAD_SHARE, STAGE_SHARE = 1 / 30, 1 / 100
-
-
 def default_lr(config: Config, network: Classifier, n_images: int) -> float:
-    """Return the learning rate at the start, where none is given.
+    """Return the initial learning rate for a training set of `n_images`.
 
-    Args:
-        config: batch_size, optimizer, weights.
-        network: the head of a frozen one takes a higher learning rate, but less where an epoch has many steps: with
-            1,400 of them the loss rises at the learning rate that 200 images need to get anywhere.
-        n_images: in the training set.
+    A head on a frozen backbone takes a higher one, but a lower one the more steps an epoch has: with 1,400 of them, the
+    loss rises at the learning rate that 200 images need to make progress.
     """
-    steps = math.ceil(n_images / config.batch_size)
     if network.frozen:
-        lr = HEAD_LR * min(1.0, HEAD_STEPS / steps)
+        steps = math.ceil(n_images / config.batch_size)
+        lr = 3e-3 * min(1.0, 200 / steps)
     else:
-        lr = SCRATCH_LR if config.weights == "none" else FINE_TUNING_LR
-    return float(f"{10 * lr if config.optimizer == 'sgd' else lr:.2g}")
+        lr = 1e-3 if config.weights == "none" else 1e-4
+    if config.optimizer == "sgd":
+        lr *= 10
+    return float(f"{lr:.2g}")
 
 
-def make_optimizer(config: Config, network: Classifier) -> torch.optim.Optimizer:
-    """The optimizer that the options ask for, over what trains now or will be unfrozen later.
-
-    With `--unfreeze-epoch` every stage gets a group from the start. With `--grad-clip-norm` the gradients are cut back
-    right before each step.
+def make_optimizer(config: Config, network: Classifier) -> Optimizer:
+    """Return the optimizer of the trainable parameters; with `--unfreeze-epoch`, of all, in a group for each stage.
 
     Raises:
-        UserError: there is no such optimizer.
+        UserError: unknown name.
     """
     build = lookup(config.optimizer, OPTIMIZERS, "optimizer")
     settings: dict[str, Any] = {} if config.weight_decay is None else {"weight_decay": config.weight_decay}
@@ -103,35 +88,28 @@ def make_optimizer(config: Config, network: Classifier) -> torch.optim.Optimizer
     if config.unfreeze_epoch is not None:
         groups = layerwise_param_groups(network, config.lr)
     optimizer = build(groups, lr=config.lr, **settings)
-    if config.grad_clip_norm:  # Poutyne's ClipNorm comes too early where gradients of several batches are added up
+    if config.grad_clip_norm:  # Poutyne's ClipNorm clips before the gradients of all batches are accumulated
         parameters = [p for group in groups for p in group["params"]]
 
         def clip(*_: Any) -> None:
-            torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip_norm)
+            clip_grad_norm_(parameters, config.grad_clip_norm)
 
         optimizer.register_step_pre_hook(clip)
     return optimizer
 
 
 def layerwise_param_groups(network: Classifier, lr: float) -> list[dict[str, Any]]:
-    """Return a parameter group for the head and one for each stage of the backbone, from the head to the image.
+    """Return parameter groups for discriminative fine-tuning: the head, then the stages from the last to the first.
 
-    Each stage has a learning rate 2.6 times smaller than the one behind it: "discriminative fine-tuning" (Howard and
-    Ruder, "Universal Language Model Fine-tuning for Text Classification", ACL 2018).
-
-    Args:
-        network: of any number of stages.
-        lr: the learning rate of the head alone.
-
-    Returns:
-        The groups. Their "unfrozen_lr" is the learning rate as soon as a stage begins to train.
+    Each stage has a learning rate 2.6 times smaller than the next (Howard and Ruder, "Universal Language Model
+    Fine-tuning for Text Classification", ACL 2018). "unfrozen_lr" is the learning rate of a group once a stage trains:
+    larger ones make both the head and the stage forget.
     """
-    parts = [list(network.head.parameters())]
-    parts += [[p for module in stage for p in module.parameters()] for stage in reversed(network.stages())]
-    staged = {id(p) for part in parts for p in part}
-    parts[-1] += [p for p in network.parameters() if id(p) not in staged]
-    groups = [{"params": parts[0], "lr": lr, "unfrozen_lr": lr * HEAD_SHARE}]
-    for depth, part in enumerate(parts[1:]):
-        rate = lr * STAGE_SHARE / 2.6**depth
-        groups.append({"params": part, "lr": rate, "unfrozen_lr": rate})
+    groups: list[dict[str, Any]] = [{"params": list(network.head.parameters()), "lr": lr, "unfrozen_lr": lr / 30}]
+    for depth, stage in enumerate(reversed(network.stages())):
+        parameters = [p for module in stage for p in module.parameters()]
+        stage_lr = lr / 100 / 2.6**depth
+        groups.append({"params": parameters, "lr": stage_lr, "unfrozen_lr": stage_lr})
+    grouped = {id(p) for group in groups for p in group["params"]}
+    groups[-1]["params"] += [p for p in network.parameters() if id(p) not in grouped]  # such as a class token
     return groups

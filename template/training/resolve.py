@@ -1,38 +1,45 @@
-"""Options that were not given get their values here, once."""
+"""Defaults of options that depend on the data and the network."""
 
 from dataclasses import replace
 
 from config import Config
 from data import DatasetSplits
 from models import Classifier, native_image_size
-from training.feature_cache import choose_views
 from training.optimizers import default_lr
 
 
 def resolve(config: Config, data: DatasetSplits, network: Classifier) -> Config:
-    """Give each option that is still None the value that suits the data and the network.
-
-    Args:
-        config: as typed, or as the resumed run has it.
-        data: its size, its labels and what it suggests.
-        network: as it will be trained.
-
-    Raises:
-        UserError: views are to be cached that cannot be.
-    """
+    """Return the options with a value for each that has a default; a resumed run has them already."""
     config = replace(
         config,
         weights=config.weights or network.weights,
-        freeze=config.freeze if config.freeze is not None else "all" if network.frozen else "none",
         augmentation=config.augmentation or data.augmentation,
         loss=config.loss or data.task.default_loss,
+        patience=config.patience or max(1, config.epochs // 2),
     )
-    size, fixed = native_image_size(config.model)
-    # Features that were learned at one size are worth less at another; from scratch, small images are quicker.
-    as_trained = size and (fixed or config.weights != "none" or data.image_size == 224)
+    if config.freeze is None:
+        config = replace(config, freeze="all" if network.frozen else "none")
+    if config.cached_views is None:
+        config = replace(config, cached_views=default_views(config, network))
     return replace(
         config,
-        image_size=config.image_size or (size if as_trained else data.image_size),
+        image_size=config.image_size or default_image_size(config, data),
         lr=config.lr or default_lr(config, network, len(data.train)),
-        cached_views=choose_views(config, network),
     )
+
+
+def default_image_size(config: Config, data: DatasetSplits) -> int:
+    """Return the size that the weights were trained at, if any; from scratch, small images are faster."""
+    size, fixed = native_image_size(config.model)
+    if size and (fixed or config.weights != "none" or data.image_size == 224):
+        return size
+    return data.image_size
+
+
+def default_views(config: Config, network: Classifier) -> int:
+    """Return how many augmented views of each training image are cached; more than 2 gain nothing measurable."""
+    needs_images = not network.frozen
+    needs_images = needs_images or config.mixup != "none"
+    if needs_images:
+        return 0
+    return 1 if config.augmentation == "none" else min(2, config.epochs)

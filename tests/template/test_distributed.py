@@ -181,7 +181,7 @@ def test_resumed_by_another_number_of_processes(train, ranks, project):
 
 def test_what_cannot_be_shared_is_refused(train, ranks, project, photos):
     for options, message in (
-        ({"batch_size": 8}, "--batch-size 8 cannot be shared by 3 processes; try 9"),
+        ({"batch_size": 8}, "--batch-size 8 cannot be divided among 3 processes; try 9"),
         ({"batch_size": 9, "data_dir": photos / "nowhere"}, "nowhere"),
     ):
         results = ranks(3, lambda options=options: train(**options) and {})

@@ -31,8 +31,8 @@ from main import main
 from models import MODELS
 from models.classifier import Classifier
 from Project import Project, Run
-from training import feature_cache as features
-from training.feature_cache import cached_loader, choose_views, fingerprint
+from training.feature_cache import FeatureLoader, cached_loader, fingerprint
+from training.resolve import resolve
 
 
 def network_of(n_classes: int, pretrained: bool = True) -> Classifier:
@@ -53,13 +53,13 @@ def small(monkeypatch):
 @pytest.fixture
 def computed(monkeypatch) -> list[int]:
     """Which pictures were sent through the backbone to keep their features; grows."""
-    numbers, compute = [], features.compute_features
+    numbers, compute = [], FeatureLoader.compute
 
-    def spy(network, bf16, loader, requests, *rest):
-        numbers.extend(index for index, _ in requests)
-        return compute(network, bf16, loader, requests, *rest)
+    def spy(self, indices):
+        numbers.extend(indices.tolist())
+        return compute(self, indices)
 
-    monkeypatch.setattr(features, "compute_features", spy)
+    monkeypatch.setattr(FeatureLoader, "compute", spy)
     return numbers
 
 
@@ -94,8 +94,7 @@ def test_they_are_what_the_network_makes_of_the_pictures(kept):
 
 def test_views_differ_and_an_epoch_takes_any_of_them(kept):
     loader = kept(views=3)
-    rows = loader.features.file.shape
-    assert rows == (24, 3)
+    assert loader.keys.shape == (24, 3)
     views = [loader.features(np.arange(24), np.full(24, view)) for view in range(3)]
     assert all((views[i] != views[j]).any(dim=1).all() for i, j in ((0, 1), (0, 2), (1, 2)))
     drawn = {tuple(row.tolist()) for _ in range(12) for found, _ in loader for row in found}
@@ -191,6 +190,25 @@ def test_a_pass_that_was_killed_goes_on_where_it_was(kept, computed):
     assert torch.allclose(first.float(), again.float(), atol=1e-3)
 
 
+def test_files_that_do_not_belong_into_the_store_are_ignored(kept, computed):
+    first = kept().features(np.arange(24), np.arange(24))
+    (file,) = kept.folder.parent.glob("cache/features/*/*.records")
+    file.with_name("note.txt").write_text("hello")
+    file.with_name("a.records").touch()
+    file.with_name("b.records").write_bytes(b"x" * 1000)
+    file.with_name("c.records").mkdir()
+    assert first.equal(kept().features(np.arange(24), np.arange(24)))
+    assert len(computed) == 24
+
+
+def test_a_file_in_place_of_the_cache_is_refused(train, project):
+    project.cache_dir.mkdir(parents=True)
+    (project.cache_dir / "features").touch()
+    with pytest.raises(UserError, match="features.* cannot be created"):
+        train(model="small")
+    assert not list(project.checkpoint_dir.iterdir())
+
+
 def test_an_own_data_set_is_computed_each_time(tmp_path, computed, monkeypatch):
     class Mine(torch.utils.data.Dataset):
         classes, targets, files = ("a", "b"), [0, 1] * 4, [f"{i}.jpg" for i in range(8)]
@@ -238,12 +256,15 @@ def test_features_beyond_float16_are_refused(kept):
     ],
 )
 def test_how_many_views_by_default(options, frozen, views):
-    assert choose_views(Config(**options), network_of(2, frozen)) == views
+    network = network_of(2, frozen)
+    data = DatasetSplits([(None, 0)] * 9, [], [], ["a", "b"])
+    assert resolve(Config(**options), data, network).cached_views == views
 
 
-def test_views_that_cannot_be_kept_are_refused(train):
+def test_views_that_cannot_be_kept_are_refused(train, project):
     with pytest.raises(UserError, match="--cached-views 2: the backbone trains"):
         train(cached_views=2)
+    assert not list(project.checkpoint_dir.iterdir())
     with pytest.raises(UserError, match="at least 0"):
         Config(cached_views=-1)
 

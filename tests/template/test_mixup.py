@@ -17,6 +17,7 @@ from losses import get_loss
 from metrics import get_metrics
 from models import MyCNN
 from training.mixup import mix_batches
+from training.resolve import default_views
 
 CPU = torch.device("cpu")
 LOADER = DataLoader([(torch.zeros(3, 8, 8, dtype=torch.uint8), 0)] * 4, batch_size=2)
@@ -88,14 +89,12 @@ def test_imagenet_weights_classes_and_mixing_go_together():
 def test_none_mixes_nothing_and_an_unknown_way_is_refused():
     loss = nn.functional.cross_entropy
     assert mix_batches(Config(mixup="none"), LOADERS, loss, CPU) is LOADERS
-    with pytest.raises(UserError, match="way to mix"):
+    with pytest.raises(UserError, match="unknown mixup 'mixdown'"):
         mix_batches(Config(mixup="mixdown"), LOADERS, loss, CPU)
 
 
 @pytest.mark.parametrize("how", ["mixup", "cutmix"])
 def test_features_that_are_kept_and_mixing_exclude_each_other(how):
-    features = pytest.importorskip("training.feature_cache")
-    frozen = MyCNN(2, width=8).freeze()
-    assert features.choose_views(Config(mixup=how), frozen) == 0
+    assert default_views(Config(mixup=how), MyCNN(2, width=8).freeze()) == 0
     with pytest.raises(UserError, match=f"--cached-views 2: --mixup {how} needs"):
-        features.choose_views(Config(mixup=how, cached_views=2), frozen)
+        mix_batches(Config(mixup=how, cached_views=2), LOADERS, nn.functional.cross_entropy, CPU)

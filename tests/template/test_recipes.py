@@ -333,7 +333,7 @@ def test_a_schedule_goes_on_after_a_resume(train, project, monkeypatch, schedule
     main_script.main(parse_config(["--resume", str(stopped.folder), "--trackers", "none"]), project)
     ours, theirs = (torch.load(run.last, weights_only=True)["network"] for run in (stopped, whole))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    with pytest.raises(UserError, match=f"{schedule} was laid out for 4 epochs"):
+    with pytest.raises(UserError, match=f"{schedule} schedule was planned for 4 epochs"):
         parse_config(["--resume", str(stopped.folder), "--epochs", "9"])
 
 
@@ -448,7 +448,7 @@ def test_callbacks_follow_the_options(tmp_path):
     network = MyCNN(2, width=8).freeze()
 
     def kinds(**options) -> list[str]:
-        found = get_callbacks(Config(**options), network, Run(tmp_path), [], None)
+        found = get_callbacks(Config(patience=10, **options), network, Run(tmp_path), [], None)
         return [type(callback).__name__ for callback in found]
 
     assert "ReduceLROnPlateau" in kinds()
