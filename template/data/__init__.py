@@ -15,7 +15,7 @@ from core.errors import UserError, lookup
 from core.files import read_json
 from core.processes import local_main_first
 from core.task import load_task
-from data.csv_dataset import table
+from data.csv_dataset import csv_dataset
 from data.demo import FOLDER, demo
 from data.image_io import images_in
 from data.imagefolder import imagefolder, read_folders
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 DATASETS: dict[str, Callable[[Path, Sequence[float], int], DatasetSplits]] = {
     "imagefolder": imagefolder,
-    "csv": table,
+    "csv": csv_dataset,
     "tiny_imagenet": tiny_imagenet,
     "my_dataset": my_dataset,
     "demo": demo,
@@ -161,7 +161,7 @@ def load_data(config: Config, project: Project, run: Run | None = None, data_dir
 def is_available(name: str, data_dir: Path) -> bool:
     """Return whether a data set can be read from a folder without drawing or downloading it there."""
     if name in TORCHVISION_DATASETS:
-        return (data_dir / TORCHVISION_DATASETS[name].args[2]).is_dir()
+        return (data_dir / TORCHVISION_DATASETS[name].folder).is_dir()
     return data_dir.exists()
 
 

@@ -1,153 +1,144 @@
-"""Pictures listed in a table: `file,label` and, if wanted, `split`. A label may name several classes: `cat|sofa`."""
+"""Images listed in a CSV file: `file,label[,split]`. A label may name several classes: `cat|sofa`."""
 
 import csv
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from core.errors import UserError
-from core.task import SEPARATOR, Label, Task, split_names
+from core.task import SEPARATOR, Task, split_names
 from data.image_dataset import ImageDataset
 from data.splits import FRACTIONS, SPLITS, DatasetSplits, complete_splits
 
-SPLIT_NAMES = {**{name: name for name in SPLITS}, "valid": "val", "validation": "val", "training": "train"}
+logger = logging.getLogger(__name__)
+
+SPLIT_ALIASES = {"": "train", "training": "train", "valid": "val", "validation": "val"}
 
 
-def table(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
-    """Reads a CSV file with the columns `file`, `label` and, if there is one, `split` (train, val, test).
+class Row(NamedTuple):
+    """Row of a CSV file."""
 
-    Files are relative to the table. Where a label holds a `|`, pictures can have any number of classes, and an empty
-    label means none of them. Parts that `split` does not name are made from those it does.
+    line: int
+    file: str
+    label: str
+    split: str
+    too_long: bool
+
+    @property
+    def classes(self) -> list[str]:
+        return split_names(self.label)
+
+
+def csv_dataset(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
+    """Read the data set that a CSV file lists; it is multi-label if any label names two classes.
 
     Args:
-        data_dir: the table, or the folder that holds it.
-        fractions: shares of train, val and test where the table has no split.
-        seed: decides how it is split.
+        data_dir: the CSV file or its folder; files are relative to the folder.
+        fractions: shares of train, val and test where the column `split` does not give them.
+        seed: of the split.
 
     Returns:
-        The data; rows that cannot be used are among its problems, by their line in the file.
+        The data; rows that cannot be used are among its problems.
 
     Raises:
-        UserError: there is no table, or it lacks a column.
+        UserError: there is no such file, or it lacks a column, images to train on or a second class.
     """
-    path = find_table(Path(data_dir))
-    parts, multilabel, problems = read_parts(path)
-    if "train" not in parts:
-        raise UserError(f"{problems[0] if problems else f'{path} lists no image to train on'}")
-    classes = sorted({name for part in parts.values() for _, names in part for name in names})
+    path = find_csv(data_dir)
+    rows = read_rows(path)
+    multilabel = any(len(row.classes) > 1 for row in rows)
+    if not multilabel and any(SEPARATOR in row.label for row in rows):
+        logger.warning("%s: %r is ignored, since no label names two classes", path, SEPARATOR)
+    rows, problems = check_rows(path, rows, multilabel)
+    classes = sorted({name for row in rows for name in row.classes})
+    if not any(row.split == "train" for row in rows):
+        raise UserError(problems[0] if problems else f"{path} lists no image to train on")
     if len(classes) < 2:
-        what = problems[0] if problems else f"{path} names {len(classes)} class"
-        raise UserError(f"{what}; at least two are needed")
-    task = Task(classes, multilabel)
-    train, val, test = (
-        ImageDataset(path.parent, *encode(parts[part], task), classes) if part in parts else None for part in SPLITS
-    )
-    train, val, test = complete_splits(train, val, test, fractions, seed)
-    return DatasetSplits(train, val, test, classes, multilabel=multilabel, problems=problems)
+        raise UserError(problems[0] if problems else f"{path} lists one class only; at least two are needed")
+    parts: dict[str, ImageDataset | None] = {}
+    for split in SPLITS:
+        selected = [row for row in rows if row.split == split]
+        parts[split] = make_dataset(path, selected, Task(classes, multilabel)) if selected else None
+    splits = complete_splits(parts["train"], parts["val"], parts["test"], fractions, seed)
+    return DatasetSplits(*splits, classes, multilabel=multilabel, problems=problems)
 
 
 def read_labelled_table(data_dir: Path, task: Task) -> ImageDataset:
-    """Read all rows of a table, to score a finished network on.
+    """Read all rows of a CSV file, whatever their split, to evaluate a trained network.
 
     Args:
-        data_dir: the table, or the folder that holds it.
+        data_dir: the CSV file or its folder.
         task: of the network.
 
     Raises:
-        UserError: there is no table, a row cannot be used, or it names a class that the network does not know.
+        UserError: there is no such file, a row cannot be used, or the network does not know a class.
     """
-    path = find_table(Path(data_dir))
-    parts, _, problems = read_parts(path, task.multilabel)
-    rows = [row for part in parts.values() for row in part]
-    problems += [
-        f"{path}: {name!r} is none of {', '.join(task.classes)}"
-        for _, names in rows
-        for name in names
-        if name not in task.classes
-    ]
+    path = find_csv(data_dir)
+    rows, problems = check_rows(path, read_rows(path), task.multilabel)
+    for row in rows:
+        unknown = [name for name in row.classes if name not in task.classes]
+        if unknown:
+            problems.append(f"{path}, line {row.line}: {unknown[0]!r} is none of {', '.join(task.classes)}")
     if problems or not rows:
         raise UserError(problems[0] if problems else f"{path} lists no image")
-    return ImageDataset(path.parent, *encode(rows, task), task.classes)
+    return make_dataset(path, rows, task)
 
 
-Row = tuple[str, list[str]]  # a file, and the names of its classes
-
-
-def read_parts(path: Path, multilabel: bool | None = None) -> tuple[dict[str, list[Row]], bool, list[str]]:
-    """What a table lists: the rows of each part, whether an image has several classes, and rows that cannot be used.
-
-    Args:
-        path: the table.
-        multilabel: whether an image can have several classes; where that is not known, the table tells.
-    """
-    rows = read_rows(path)
-    if multilabel is None:
-        multilabel = any(SEPARATOR in row["label"] for _, row in rows)
-    parts: dict[str, list[Row]] = {}
-    problems = []
-    for line, row in rows:
-        names = split_names(row["label"])
-        split = row.get("split", "").lower()
-        if "more" in row:
-            problems.append(f"{path}, line {line}: more fields than columns; put a | between several labels")
-        elif not names and not multilabel:
-            problems.append(f"{path}, line {line}: {row['file']} has no label")
-        elif len(names) > 1 and not multilabel:
-            problems.append(f"{path}, line {line}: {row['file']} has several labels; the network knows of one")
-        elif split and split not in SPLIT_NAMES:
-            problems.append(f"{path}, line {line}: the split {split!r} is none of {', '.join(SPLITS)}")
-        else:
-            if not (path.parent / row["file"]).is_file():
-                problems.append(f"{path}, line {line}: there is no file {row['file']!r}")
-            parts.setdefault(SPLIT_NAMES.get(split, "train"), []).append((row["file"], names))
-    return parts, multilabel, problems
-
-
-def encode(rows: Sequence[Row], task: Task) -> tuple[list[str], list[Label]]:
-    """Return files and labels of some rows."""
-    return [file for file, _ in rows], [task.encode(names) for _, names in rows]
-
-
-def find_table(path: Path) -> Path:
-    """The table itself, or the one in this folder: `labels.csv`, else the only CSV file.
-
-    Raises:
-        UserError: there is none, or several.
-    """
+def find_csv(path: Path) -> Path:
+    """Return the CSV file itself, or the one in this folder: `labels.csv`, else the only one."""
     if path.is_file():
         return path
-    found = sorted(path.glob("*.csv")) if path.is_dir() else []
-    if (path / "labels.csv") in found:
-        return path / "labels.csv"
+    found = sorted(path.glob("labels.csv")) or sorted(path.glob("*.csv"))
     if len(found) != 1:
-        raise UserError(f"there is no {path / 'labels.csv'}; expected is a table with the columns file,label[,split]")
+        raise UserError(
+            f"there is no {path / 'labels.csv'}; expected is a CSV file with the columns file,label[,split]"
+        )
     return found[0]
 
 
-def read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Each row with its line in the file; names of columns in lower case, everything stripped.
-
-    Raises:
-        UserError: it is no table, or a column is missing.
-    """
+def read_rows(path: Path) -> list[Row]:
+    """Read a CSV file. The module csv knows line numbers and extra fields; pandas does not."""
+    rows = []
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             header = file.readline()
             file.seek(0)
-            reader = csv.DictReader(file, restkey="more", delimiter=max(",;\t", key=header.count))
-            columns = [(name or "").strip().lower() for name in reader.fieldnames or []]
-            if missing := {"file", "label"} - set(columns):
-                raise UserError(f"{path} has no column {sorted(missing)[0]!r}; expected are file,label[,split]")
-            reader.fieldnames = columns
-            return [
-                (
-                    reader.line_num,
-                    {
-                        name: "".join(row[name] or "").strip()
-                        for name in ("file", "label", "split", "more")
-                        if name in row
-                    },
-                )
-                for row in reader
-            ]
+            reader = csv.DictReader(file, restkey="extra", restval="", delimiter=max(",;\t", key=header.count))
+            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or []]
+            for column in "file", "label":
+                if column not in reader.fieldnames:
+                    raise UserError(f"{path} has no column {column!r}; expected are file,label[,split]")
+            for row in reader:
+                split = row.get("split", "").strip().lower()
+                split = SPLIT_ALIASES.get(split, split)
+                rows.append(Row(reader.line_num, row["file"].strip(), row["label"], split, "extra" in row))
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as a table ({error})") from error
+        raise UserError(f"{path} cannot be read as a CSV file ({error})") from error
+    return rows
+
+
+def check_rows(path: Path, rows: list[Row], multilabel: bool) -> tuple[list[Row], list[str]]:
+    """Return the rows that can be used, and what is wrong with others."""
+    usable = []
+    problems = []
+    for row in rows:
+        problem = ""
+        if row.too_long:
+            problem = f"more fields than columns; put a {SEPARATOR} between several labels"
+        elif len(row.classes) != 1 and not multilabel:
+            problem = f"{row.file} has {len(row.classes)} labels; expected is one"
+        elif row.split not in SPLITS:
+            problem = f"the split {row.split!r} is none of {', '.join(SPLITS)}"
+        else:
+            usable.append(row)
+            if not (path.parent / row.file).is_file():
+                problem = f"there is no file {row.file!r}"
+        if problem:
+            problems.append(f"{path}, line {row.line}: {problem}")
+    return usable, problems
+
+
+def make_dataset(path: Path, rows: list[Row], task: Task) -> ImageDataset:
+    """Return the images of rows that can be used."""
+    targets = [task.encode(row.classes) for row in rows]
+    return ImageDataset(path.parent, [row.file for row in rows], targets, task.classes)

@@ -1,7 +1,7 @@
-"""torchvision's data sets by name: downloaded the first time, the published test set left whole."""
+"""Data sets of torchvision, downloaded if they are missing. The published test set is left whole."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,86 +14,68 @@ from data.splits import FRACTIONS, DatasetSplits, complete_splits
 
 
 class TorchvisionDataset(Dataset):
-    """One part of a torchvision data set, as the rest of the template expects it: pictures in RGB, labels as int."""
+    """One split of a data set of torchvision, with RGB images."""
 
-    def __init__(self, dataset: Dataset, part: str) -> None:
-        """Takes the part over. `fixed_origin` says what it is: such pictures never change.
-
-        Args:
-            dataset: items are (PIL image, int).
-            part: the name it was published under, such as "train".
-        """
+    def __init__(self, dataset: Dataset, split: str) -> None:
         self.dataset = dataset
-        self.fixed_origin = f"{type(dataset).__name__} in {Path(dataset.root).resolve()}"
+        self.fixed_origin = f"{type(dataset).__name__} in {Path(dataset.root).resolve()}"  # its images never change
         targets = dataset.targets if hasattr(dataset, "targets") else dataset._labels
         self.targets = torch.as_tensor(targets).tolist()
-        self.files = [f"{part}/{i}" for i in range(len(self.targets))]
+        self.files = [f"{split}/{i}" for i in range(len(self.targets))]
 
     def __len__(self) -> int:
-        """Number of pictures."""
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """One picture and its label."""
         image, label = self.dataset[index]
         return image.convert("RGB"), int(label)
 
 
-def published(
-    build: Callable[..., Dataset],
-    parts: dict[str, dict],
-    folder: str,
-    image_size: int,
-    augmentation: str,
-    data_dir: Path,
-    fractions: Sequence[float] = FRACTIONS,
-    seed: int = 0,
-) -> DatasetSplits:
-    """Reads one of torchvision's data sets. Without a published validation set a tenth of train becomes one.
+@dataclass(frozen=True)
+class TorchvisionSource:
+    """Entry of `DATASETS` that reads a data set of torchvision when it is called."""
 
-    Args:
-        build: the class in torchvision.
-        parts: what it takes to build each part, by the part's name here.
-        folder: below `data_dir`; where torchvision keeps the files.
-        image_size: side in pixels that suits the pictures.
-        augmentation: the one that suits them.
-        data_dir: where the files are, or are downloaded to.
-        fractions: unused; the sizes of the parts are given.
-        seed: decides which tenth of train is for validation.
+    dataset_class: type[Dataset]
+    splits: dict[str, dict]  # arguments of dataset_class for each split; without val, a tenth of train becomes val
+    folder: str  # of torchvision's files, relative to data_dir
+    image_size: int  # default side in pixels
+    augmentation: str  # default
 
-    Raises:
-        UserError: the files are not there and cannot be downloaded.
-    """
-    read: dict[str, TorchvisionDataset] = {}
-    for part, settings in parts.items():
+    def __call__(self, data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
+        """Read or download the data set; `fractions` is unused."""
+        parts = {split: self.read(data_dir, split) for split in self.splits}
+        train, val, test = complete_splits(parts["train"], parts.get("val"), parts["test"], seed=seed)
+        classes = list(parts["train"].dataset.classes)
+        return DatasetSplits(train, val, test, classes, self.image_size, self.augmentation)
+
+    def read(self, data_dir: Path, split: str) -> TorchvisionDataset:
+        folder = data_dir / self.folder
         try:
-            dataset = build(data_dir, **settings, download=True)  # torchvision downloads only what is missing
+            dataset = self.dataset_class(data_dir, **self.splits[split], download=True)  # if it is missing
         except Exception as error:  # no network, a broken download, no permission to write
-            for made in (data_dir / folder, (data_dir / folder).parent):
-                if made != data_dir and made.is_dir() and not any(made.iterdir()):
-                    made.rmdir()
+            for empty in folder, folder.parent:
+                if empty != data_dir and empty.is_dir() and not any(empty.iterdir()):
+                    empty.rmdir()
+            name = self.dataset_class.__name__
             raise UserError(
-                f"{build.__name__} is not in {data_dir / folder} and could not be downloaded ({format_error(error)}); "
-                "put the published files there, or say with --data-dir where they are"
+                f"{name} is not in {folder} and could not be downloaded ({format_error(error)}); "
+                "put the published files there, or give their folder with --data-dir"
             ) from error
-        read[part] = TorchvisionDataset(dataset, part)
-    classes = getattr(dataset, "classes", None) or [str(i) for i in range(max(read["train"].targets) + 1)]
-    train, val, test = complete_splits(read["train"], read.get("val"), read["test"], fractions, seed)
-    return DatasetSplits(train, val, test, list(classes), image_size, augmentation)
+        return TorchvisionDataset(dataset, split)
 
 
 FLAG = {"train": {"train": True}, "test": {"train": False}}
-WORD = {"train": {"split": "train"}, "test": {"split": "test"}}
+SPLIT = {"train": {"split": "train"}, "test": {"split": "test"}}
 PETS = {"train": {"split": "trainval"}, "test": {"split": "test"}}
-FLOWERS = {"train": {"split": "train"}, "val": {"split": "val"}, "test": {"split": "test"}}
+FLOWERS = {**SPLIT, "val": {"split": "val"}}
 
-TORCHVISION_DATASETS: dict[str, partial[DatasetSplits]] = {
-    "mnist": partial(published, datasets.MNIST, FLAG, "MNIST/raw", 28, "characters"),
-    "kmnist": partial(published, datasets.KMNIST, FLAG, "KMNIST/raw", 28, "characters"),
-    "fashion_mnist": partial(published, datasets.FashionMNIST, FLAG, "FashionMNIST/raw", 28, "small"),
-    "cifar10": partial(published, datasets.CIFAR10, FLAG, "cifar-10-batches-py", 32, "small"),
-    "cifar100": partial(published, datasets.CIFAR100, FLAG, "cifar-100-python", 32, "small"),
-    "flowers102": partial(published, datasets.Flowers102, FLOWERS, "flowers-102", 224, "photographs"),
-    "oxford_iiit_pet": partial(published, datasets.OxfordIIITPet, PETS, "oxford-iiit-pet", 224, "photographs"),
-    "food101": partial(published, datasets.Food101, WORD, "food-101", 224, "photographs"),
+TORCHVISION_DATASETS = {
+    "mnist": TorchvisionSource(datasets.MNIST, FLAG, "MNIST/raw", 28, "characters"),
+    "kmnist": TorchvisionSource(datasets.KMNIST, FLAG, "KMNIST/raw", 28, "characters"),
+    "fashion_mnist": TorchvisionSource(datasets.FashionMNIST, FLAG, "FashionMNIST/raw", 28, "small"),
+    "cifar10": TorchvisionSource(datasets.CIFAR10, FLAG, "cifar-10-batches-py", 32, "small"),
+    "cifar100": TorchvisionSource(datasets.CIFAR100, FLAG, "cifar-100-python", 32, "small"),
+    "flowers102": TorchvisionSource(datasets.Flowers102, FLOWERS, "flowers-102", 224, "photographs"),
+    "oxford_iiit_pet": TorchvisionSource(datasets.OxfordIIITPet, PETS, "oxford-iiit-pet", 224, "photographs"),
+    "food101": TorchvisionSource(datasets.Food101, SPLIT, "food-101", 224, "photographs"),
 }

@@ -1,4 +1,4 @@
-"""Looking before training: planted faults are found, none is invented, and what is known is not read again."""
+"""The check before training: planted faults are found, none is invented, and cached statistics are used."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ import data.duplicates
 from config import Config
 from core.errors import UserError
 from data import get_data
-from data.check import Options, check, look
+from data.check import Options, check, inspect_images
 from data.check import main as command
 from data.demo import draw_demo
 from Project import project as project_of_template
@@ -26,7 +26,7 @@ HERE = project_of_template.base_dir
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory) -> Path:
-    """Two classes, 20 pictures each to train with and 8 each in val/ and test/."""
+    """Two classes, 20 images each to train with and 8 each in val/ and test/."""
     folder = tmp_path_factory.mktemp("clean") / "photos"
     draw_demo(folder, {"train": 20, "val": 8, "test": 8}, seed=5)
     return folder
@@ -40,7 +40,12 @@ def spoiled(clean, tmp_path) -> Path:
 
 def findings_of(folder: Path, tmp_path: Path, dataset: str = "imagefolder"):
     """All that is found in a folder."""
-    return look(get_data(dataset, folder), tmp_path / "cache")
+    return inspect_images(get_data(dataset, folder), tmp_path / "cache")
+
+
+def duplicates_of(images: list[Image.Image]) -> list[list[int]]:
+    """Groups of duplicates among images."""
+    return data.duplicates.find_duplicates(np.array([data.duplicates.compute_image_stats(i, "PNG") for i in images]))
 
 
 def files(groups: list[list[dict]]) -> set[frozenset[str]]:
@@ -70,8 +75,8 @@ def test_planted_faults_are_all_found(spoiled, tmp_path):
         image.resize((image.width * 2, image.height * 2)).save(hero / "double.webp")
         image.convert("L").save(spoiled / "test" / "hero" / "grey.png")
     shutil.copy(hero / "003.jpg", spoiled / "train" / "helmet" / "other label.jpg")
-    picture = spoiled / "val" / "helmet" / "004.jpg"
-    picture.write_bytes(picture.read_bytes()[:1500])
+    cut_short = spoiled / "val" / "helmet" / "004.jpg"
+    cut_short.write_bytes(cut_short.read_bytes()[:1500])
     (spoiled / "test" / "helmet" / "empty.jpg").write_bytes(b"")
     findings = findings_of(spoiled, tmp_path)
     assert set(findings.unreadable) == {"val/helmet/004.jpg", "test/helmet/empty.jpg"}
@@ -95,40 +100,33 @@ def test_colours_count_and_a_film_is_one_group(tmp_path):
             disc = Image.new("RGB", (96, 96), "white")
             ImageDraw.Draw(disc).ellipse((10 + i, 20, 66 + i, 76), fill=colour)
             discs.append(disc)
-    looks = [data.duplicates.compute_image_stats(disc, "PNG", disc.tobytes()) for disc in discs]
-    groups = data.duplicates.find_duplicates(looks)
-    assert not [group for group in groups if len({i % 2 for i in group}) > 1]
+    assert not [group for group in duplicates_of(discs) if len({i % 2 for i in group}) > 1]
 
     frame = np.asarray(discs[0], dtype=int)
     frames = [
         Image.fromarray((frame + rng.normal(0, 3, frame.shape)).clip(0, 255).astype(np.uint8)) for _ in range(900)
     ]
-    looks = [data.duplicates.compute_image_stats(one, "PNG", one.tobytes()) for one in frames]
-    assert [len(group) for group in data.duplicates.find_duplicates(looks)] == [900]
+    assert [len(group) for group in duplicates_of(frames)] == [900]
 
 
-def test_a_long_pan_is_not_one_picture():
+def test_a_long_pan_is_not_one_image():
     """Each frame is like the next, the first not like the last."""
     rng = np.random.default_rng(0)
     wide = Image.fromarray(rng.integers(0, 255, (20, 60, 3), dtype=np.uint8)).resize((1800, 600))
     frames = [wide.crop((2 * i, 0, 2 * i + 600, 600)).resize((96, 96)) for i in range(100)]
-    groups = data.duplicates.find_duplicates(
-        [data.duplicates.compute_image_stats(one, "PNG", one.tobytes()) for one in frames]
-    )
-    assert max(map(len, groups)) < 20
+    assert max(map(len, duplicates_of(frames))) < 20
 
 
 def test_characters_are_found_again_when_resized_or_re_encoded():
     rng = np.random.default_rng(0)
-    looks = []
+    images = []
     for _ in range(40):
         strokes = (rng.random((5, 5)) < 0.4).astype(np.uint8) * 255
         character = Image.fromarray(strokes).resize((28, 28)).convert("RGB")
         encoded = BytesIO()
         character.save(encoded, "JPEG", quality=75)
-        for one in character, character.resize((56, 56)), Image.open(encoded).convert("RGB"):
-            looks.append(data.duplicates.compute_image_stats(one, "PNG", one.tobytes()))
-    assert data.duplicates.find_duplicates(looks) == [[i, i + 1, i + 2] for i in range(0, 120, 3)]
+        images += [character, character.resize((56, 56)), Image.open(encoded).convert("RGB")]
+    assert duplicates_of(images) == [[i, i + 1, i + 2] for i in range(0, 120, 3)]
 
 
 def test_a_class_of_a_table_that_is_missing_somewhere(clean, tmp_path, caplog):
@@ -137,14 +135,14 @@ def test_a_class_of_a_table_that_is_missing_somewhere(clean, tmp_path, caplog):
     table = Path(shutil.copytree(clean, tmp_path / "data")) / "labels.csv"
     table.write_text("\n".join(["file,label,split", *rows, "val/hero/000.jpg,hero,test"]))
     check(Config(), get_data("csv", table), tmp_path / "cache")
-    assert "no picture to validate: hero" in caplog.text
-    with pytest.raises(UserError, match="no picture to validate: hero"):
+    assert "no image in val: hero" in caplog.text
+    with pytest.raises(UserError, match="no image in val: hero"):
         check(Config(strict=True), get_data("csv", table), tmp_path / "cache")
     table.write_text(
         "\n".join(["file,label,split", *(row for row in rows if "hero" not in row), "val/hero/1.jpg,hero,val"])
     )
     shutil.copy(clean / "val" / "hero" / "001.jpg", table.parent / "val" / "hero" / "1.jpg")
-    with pytest.raises(UserError, match="no picture to train with: hero"):
+    with pytest.raises(UserError, match="no image in train: hero"):
         check(Config(), get_data("csv", table), tmp_path / "cache")
 
 
@@ -171,7 +169,7 @@ def test_two_labels_for_one_file_of_a_table(clean, tmp_path):
     assert findings.unreadable == ["train/hero/gone.jpg"]
 
 
-def test_mean_and_deviation_are_those_of_the_training_pictures(spoiled, tmp_path):
+def test_mean_and_std_are_those_of_the_training_images(spoiled, tmp_path):
     for path in spoiled.rglob("*.jpg"):
         colour = (10, 100, 200) if path.parent.name == "hero" else (50, 100, 0)
         Image.new("RGB", (64, 48), colour if "train" in path.parts else "white").save(path.with_suffix(".png"))
@@ -181,23 +179,23 @@ def test_mean_and_deviation_are_those_of_the_training_pictures(spoiled, tmp_path
     assert findings.std == pytest.approx([20 / 255, 0, 100 / 255], abs=1e-3)
 
 
-def test_what_is_known_is_not_read_again(spoiled, tmp_path, monkeypatch):
-    looked = []
+def test_unchanged_images_are_not_read_again(spoiled, tmp_path, monkeypatch):
+    computed = []
     real = data.duplicates.compute_image_stats
-    monkeypatch.setattr(data.duplicates, "compute_image_stats", lambda *args: looked.append(args) or real(*args))
+    monkeypatch.setattr(data.duplicates, "compute_image_stats", lambda *args: computed.append(args) or real(*args))
     first = findings_of(spoiled, tmp_path)
-    assert len(looked) == 72
+    assert len(computed) == 72
     assert findings_of(spoiled, tmp_path) == first
-    assert len(looked) == 72
+    assert len(computed) == 72
     Image.new("RGB", (30, 20), "red").save(spoiled / "val" / "hero" / "003.jpg")
     assert findings_of(spoiled, tmp_path).sizes["smallest"] == [30, 20]
-    assert len(looked) == 73
+    assert len(computed) == 73
     shutil.copytree(spoiled, tmp_path / "elsewhere")
     assert findings_of(tmp_path / "elsewhere", tmp_path).images_checked == 72
-    assert len(looked) == 72 * 2 + 1
+    assert len(computed) == 72 * 2 + 1
 
 
-def test_files_outside_of_the_folder_are_known_again_too(clean, tmp_path, monkeypatch):
+def test_images_outside_of_the_folder_are_cached_too(clean, tmp_path, monkeypatch):
     table = tmp_path / "labels.csv"
     rows = [f"{clean}/train/{c}/{i:03}.jpg,{c}" for c in ("helmet", "hero") for i in range(20)]
     table.write_text("\n".join(["file,label", *rows]))
@@ -206,17 +204,29 @@ def test_files_outside_of_the_folder_are_known_again_too(clean, tmp_path, monkey
     assert not findings_of(table, tmp_path, "csv").unreadable
 
 
-def test_a_cache_that_is_spoiled_or_cannot_be_written_costs_a_warning(spoiled, tmp_path, caplog):
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "looks.sqlite").write_bytes(b"this is no database" * 100)
-    assert findings_of(spoiled, tmp_path).images_checked == 72
-    assert "not kept" in caplog.text
-    shutil.rmtree(tmp_path / "cache")
+def test_a_damaged_cache_is_a_warning_and_is_made_again(spoiled, tmp_path, caplog):
+    first = findings_of(spoiled, tmp_path)
+    (cached,) = (tmp_path / "cache").rglob("*.npz")
+    content = cached.read_bytes()
+    damaged = content[:1000], b"", b"this is no cache" * 100, content[:30_000] + b"damage" + content[30_006:]
+    for damage in damaged:
+        (cached,) = (tmp_path / "cache").rglob("*.npz")
+        cached.write_bytes(damage)
+        caplog.clear()
+        assert findings_of(spoiled, tmp_path) == first
+        assert "damaged" in caplog.text
+    caplog.clear()
+    assert findings_of(spoiled, tmp_path) == first
+    assert not caplog.text
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(spoiled, tmp_path, caplog):
     (tmp_path / "cache").write_text("a file in the way")
     assert findings_of(spoiled, tmp_path).images_checked == 72
+    assert "not cached" in caplog.text
 
 
-def test_what_was_unreadable_is_images_checked_again(spoiled, tmp_path, monkeypatch):
+def test_an_unreadable_image_is_read_again(spoiled, tmp_path, monkeypatch):
     real = data.duplicates.compute_image_stats
     monkeypatch.setattr(data.duplicates, "compute_image_stats", lambda *_: 1 / 0)
     assert len(findings_of(spoiled, tmp_path).unreadable) == 72
@@ -224,19 +234,19 @@ def test_what_was_unreadable_is_images_checked_again(spoiled, tmp_path, monkeypa
     assert findings_of(spoiled, tmp_path).unreadable == []
 
 
-def test_a_training_does_not_wait_for_very_many_new_pictures(spoiled, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("data.check.AT_ONCE", 10)
-    pictures = get_data("imagefolder", spoiled)
-    assert check(Config(), pictures, tmp_path / "cache").findings.images_checked == 0
+def test_training_does_not_wait_for_very_many_new_images(spoiled, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("data.check.MAX_NEW", 10)
+    found = get_data("imagefolder", spoiled)
+    assert check(Config(), found, tmp_path / "cache").findings.images_checked == 0
     assert "python -m data.check" in caplog.text
-    assert check(Config(normalize="data"), pictures, tmp_path / "cache").findings.images_checked == 72
-    assert check(Config(), pictures, tmp_path / "cache").findings.images_checked == 72  # known by now
+    assert check(Config(normalize="data"), found, tmp_path / "cache").findings.images_checked == 72
+    assert check(Config(), found, tmp_path / "cache").findings.images_checked == 72  # known by now
 
 
 def test_training_warns_of_leaks_and_strict_refuses_them(spoiled, train, project, caplog):
     shutil.copy(spoiled / "train" / "hero" / "000.jpg", spoiled / "test" / "hero" / "leak.jpg")
     train(data_dir=spoiled, epochs=1)
-    assert "found in more than one split: 1" in caplog.text
+    assert "duplicates with more than one split: 1" in caplog.text
     assert "leak.jpg" in caplog.text
     before = list(project.checkpoint_dir.iterdir())
     with pytest.raises(UserError, match=r"--strict.*leak\.jpg"):
@@ -273,3 +283,26 @@ def test_normalisation_is_stored_with_the_network(train, clean, tmp_path, how, m
         assert mean != [0.485, 0.456, 0.406]
     assert weights["normalize.mean"].flatten().tolist() == pytest.approx(mean)
     assert weights["normalize.std"].flatten().tolist() == pytest.approx(std)
+
+
+def test_damaged_images_are_refused(photos, tmp_path):
+    folder = Path(shutil.copytree(photos, tmp_path / "data"))
+    (folder / "val" / "hero" / "003.jpg").write_bytes(b"\xff\xd8")
+    (folder / "train" / "hero" / "000.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match=r"000\.jpg.*1 more"):
+        check(Config(), get_data("imagefolder", folder), tmp_path / "cache")
+
+
+def test_a_class_that_is_missing_from_a_part_is_logged(photos, tmp_path, caplog):
+    folder = Path(shutil.copytree(photos, tmp_path / "data"))
+    for path in sorted((folder / "val" / "hero").iterdir())[1:]:
+        path.unlink()
+    data = check(Config(num_workers=0), get_data("imagefolder", folder), tmp_path / "cache")
+    assert list(data.findings.missing_classes.values()) == [["hero"]]
+    assert "hero" in caplog.text
+
+
+def test_a_findings_file_that_cannot_be_written(exit_of, tmp_path):
+    for path in (tmp_path, tmp_path / "nowhere" / "out.json"):
+        code, error = exit_of(command, lambda path=path: Options(json=path))
+        assert (code, "--json" in error) == (2, True)

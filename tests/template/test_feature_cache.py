@@ -7,7 +7,7 @@ import os
 import random
 import sys
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from data import DATASETS, get_data, get_transforms, make_loaders
 from data.demo import draw_demo
 from data.loaders import TransformedDataset
 from data.splits import DatasetSplits, complete_splits
+from data.torchvision_datasets import TORCHVISION_DATASETS
 from data.transformation import ImgAugTransform
 from main import main
 from models import MODELS
@@ -384,7 +385,9 @@ def check_that_the_best_epoch_has_the_final_metrics(run: Run) -> None:
 
 
 class Drawn(Dataset):
-    """Noise of one colour for each class, in the way of torchvision's data sets: a root, and targets."""
+    """Noise of one colour for each class, in the way of torchvision's data sets: a root, classes and targets."""
+
+    classes = ("0", "1", "2")
 
     def __init__(self, root: Path, n: int = 24, **_: object) -> None:
         self.root, self.targets = root, [i % 3 for i in range(n)]
@@ -419,11 +422,12 @@ def folder_of(name: str, tmp_path: Path, photos: Path, monkeypatch) -> Path:
             (folder / part / f"{i}.JPEG").write_bytes(file.read_bytes())
         rows = [f"{i}.JPEG\t{file.parent.name}\t0\t0\t9\t9" for i, file in enumerate(files) if i % 4 == 0]
         (folder / "val" / "val_annotations.txt").write_text("\n".join(rows))
-    elif isinstance(DATASETS[name], partial):  # one of torchvision's
-        known = DATASETS[name]
-        drawn = partial(known.func, lambda root, **settings: Drawn(root), *known.args[1:])
+        (folder / "words.txt").touch()
+    elif name in TORCHVISION_DATASETS:
+        source = DATASETS[name]
+        drawn = replace(source, dataset_class=lambda root, **settings: Drawn(root))
         monkeypatch.setitem(DATASETS, name, drawn)
-        (folder / known.args[2]).mkdir(parents=True)
+        (folder / source.folder).mkdir(parents=True)
     else:
         return photos
     return folder

@@ -1,4 +1,4 @@
-"""Pictures that are kept decoded: the same training to the bit, read once, and never stale."""
+"""Cached images: training is the same to the bit, images are read once, and the cache is never stale."""
 
 import csv
 import os
@@ -20,7 +20,7 @@ from data.transformation import RESIZES
 
 @pytest.fixture
 def read(monkeypatch) -> list[str]:
-    """Names of the photographs that were decoded for the network; grows."""
+    """Names of the images that were decoded; grows."""
     names: list[str] = []
 
     def spy(path, *options):
@@ -33,7 +33,7 @@ def read(monkeypatch) -> list[str]:
 
 @pytest.fixture
 def loaders(photos, tmp_path):
-    """Loaders over a copy of the drawn pictures, which keep them; each call is another training."""
+    """Loaders over a copy of the demo that cache its images; each call is another training."""
     folder = tmp_path / "copy"
     shutil.copytree(photos, folder)
 
@@ -44,17 +44,17 @@ def loaders(photos, tmp_path):
         return train_dl, val_dl
 
     call.folder = folder
-    call.store = tmp_path / "cache" / "pictures"
+    call.store = tmp_path / "cache" / "images"
     return call
 
 
 def test_the_training_is_the_same_to_the_bit(train):
-    def figures(run) -> list[list[str]]:
+    def log_of(run) -> list[list[str]]:
         return [[row[name] for name in row if "time" not in name] for row in csv.DictReader(run.log.open())]
 
-    plain = figures(train(run_name="plain"))
-    assert figures(train(run_name="kept", cache_images=True)) == plain
-    assert figures(train(run_name="again", cache_images=True, num_workers=2)) == plain
+    plain = log_of(train(run_name="plain"))
+    assert log_of(train(run_name="cached", cache_images=True)) == plain
+    assert log_of(train(run_name="again", cache_images=True, num_workers=2)) == plain
 
 
 @pytest.mark.parametrize("resize", RESIZES)
@@ -64,22 +64,22 @@ def test_the_views_are_the_same_however_an_image_becomes_a_square(resize, tmp_pa
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.effect_noise(size, 60).convert("RGB").save(file)
 
-    def views(keep: bool) -> list[torch.Tensor]:
+    def views(cached: bool) -> list[torch.Tensor]:
         config = Config(cache_images=True, image_size=32, augmentation="photographs", resize=resize, num_workers=0)
         data = get_data("imagefolder", tmp_path)
-        if keep:
+        if cached:
             data = cache_images(config, data, tmp_path / "cache")
         train_dl, val_dl, _ = get_loaders(config, data)
         return [images for dl in (train_dl, val_dl) for images, _ in dl]
 
-    plain = views(keep=False)
-    for _ in range(2):  # kept, and read again
-        for images, same in zip(plain, views(keep=True), strict=True):
+    plain = views(cached=False)
+    for _ in range(2):  # cached, and read again
+        for images, same in zip(plain, views(cached=True), strict=True):
             assert torch.equal(images, same)
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 4 + 2
 
 
-def test_each_photograph_is_decoded_once(loaders, read):
+def test_each_image_is_decoded_once(loaders, read):
     train_dl, val_dl = loaders()
     for _ in range(3):
         assert sum(len(labels) for _, labels in train_dl) == 24
@@ -91,7 +91,7 @@ def test_each_photograph_is_decoded_once(loaders, read):
     assert len(read) == 24 + 8  # neither does the next training decode one
 
 
-def test_a_photograph_that_has_changed_is_decoded_again_and_it_alone(loaders, read):
+def test_only_an_image_that_has_changed_is_decoded_again(loaders, read):
     list(loaders()[0])
     read.clear()
     file = loaders.folder / "train" / "hero" / "003.jpg"
@@ -100,7 +100,7 @@ def test_a_photograph_that_has_changed_is_decoded_again_and_it_alone(loaders, re
     assert read == ["003.jpg"]
 
 
-def test_what_is_spoiled_or_cannot_be_kept_is_decoded_again(loaders, read, monkeypatch):
+def test_a_damaged_or_uncached_image_is_decoded_again(loaders, read, monkeypatch):
     list(loaders()[0])
     for number, file in enumerate(sorted(loaders.store.rglob("*.npy"))[:3]):
         file.write_bytes(file.read_bytes()[: 200 * number])
@@ -113,14 +113,14 @@ def test_what_is_spoiled_or_cannot_be_kept_is_decoded_again(loaders, read, monke
         raise OSError(28, "No space left on device")
 
     shutil.rmtree(loaders.store)
-    for where, what in ("data.image_cache.np.save", full), ("data.image_cache.SPARE", 2**62):
+    for where, what in ("data.image_cache.np.save", full), ("data.image_cache.MIN_FREE_SPACE", 2**62):
         monkeypatch.setattr(where, what)
         train_dl, _ = loaders()
         assert [len(labels) for _, labels in train_dl] == [24]
         assert not [file for file in loaders.store.rglob("*") if file.is_file()]
 
 
-def test_what_cannot_be_known_is_refused(photos, tmp_path):
+def test_a_data_set_that_may_change_is_refused(photos, tmp_path):
     class Own(Dataset):
         targets = (0, 1)
 

@@ -225,7 +225,7 @@ def test_the_times_of_a_resumed_run_are_those_of_the_last_command(train, project
 
 @pytest.mark.draws
 def test_every_figure_of_the_page_follows_from_the_tables(train):
-    run = train(epochs=3, patience=3)
+    run = train(epochs=3, patience=3, lr=0.01)
     page, rows, log = run.report.read_text(encoding="utf-8"), read(run.predictions), read(run.log)
     right = sum(row["true"] == row["predicted"] for row in rows)
     assert f"{100 * right / len(rows):.1f} %" in page

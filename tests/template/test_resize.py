@@ -14,7 +14,7 @@ import evaluate
 import predict
 from config import Config
 from data import get_data, get_transforms
-from data.check import check, describe, look
+from data.check import check, describe, inspect_images
 from data.image_io import needed_sides, read_image
 from data.transformation import RESIZES
 from utils import load_run
@@ -131,6 +131,6 @@ def test_what_the_crop_leaves_out_is_told_and_the_option_named(photos, wide, tmp
             for i, size in enumerate([(500, 333), (240, 320), (300, 300), (500, 300)]):  # 3:2, 3:4, 1:1, 5:3
                 Image.effect_noise(size, 60).convert("RGB").save(ordinary / split / name / f"{i}.png")
     data = get_data("imagefolder", ordinary)
-    findings = look(data, tmp_path / "cache")
+    findings = inspect_images(data, tmp_path / "cache")
     assert findings.cropped == 4
     assert not any("--resize" in line for line in describe(findings, data))

@@ -1,4 +1,4 @@
-"""Where pictures come from: tables and data sets of one's own; several classes on an image."""
+"""Sources of images: CSV files and custom data sets; several classes on an image."""
 
 import csv
 import json
@@ -48,13 +48,32 @@ def test_labels_that_only_look_like_one_or_several(train, photos, tmp_path):
     several = write_table(
         tmp_path / "data" / "several.csv", [*rows[1:], ("train/hero/001.jpg", "hero|helmet")], "file,label"
     )
-    with pytest.raises(UserError, match=r"several labels; the network knows of one"):
+    with pytest.raises(UserError, match="has 2 labels; expected is one"):
         read_labelled_table(several, Task(["helmet", "hero"]))
+    assert get_data("csv", several).multilabel
     several.rename(one)
     with pytest.raises(UserError, match="differ in whether an image can have several classes"):
         evaluate.main(evaluate.Options(run.folder, num_workers=0, device="cpu"))
     none = write_table(folder / "none.csv", [("train/hero/000.jpg", "hero"), ("train/hero/001.jpg", "")], "file,label")
     assert read_labelled_table(none, Task(["helmet", "hero"], multilabel=True)).targets == [(0, 1), (0, 0)]
+
+
+def test_a_separator_alone_does_not_make_a_table_multi_label(photos, tmp_path, caplog):
+    folder = Path(shutil.copytree(photos, tmp_path / "data"))
+    rows = [(f"train/{c}/{i:03}.jpg", c) for c in ("helmet", "hero") for i in range(12)]
+    table = write_table(folder / "labels.csv", [*rows, ("val/hero/000.jpg", "hero|")], "file,label")
+    data = get_data("csv", table)
+    assert not data.multilabel
+    assert data.classes == ["helmet", "hero"]
+    assert "no label names two classes" in caplog.text
+
+
+def test_lines_are_counted_in_the_file(photos, tmp_path):
+    folder = Path(shutil.copytree(photos, tmp_path / "data"))
+    text = 'file,label,caption\ntrain/hero/000.jpg,hero,"two\nlines"\n\ntrain/helmet/000.jpg,helmet,\nno.jpg,hero\n'
+    (folder / "labels.csv").write_text(text)
+    with pytest.raises(UserError, match="line 6: there is no file 'no.jpg'"):
+        check_problems(get_data("csv", folder, (0.5, 0.25, 0.25)))
 
 
 def test_a_file_listed_twice_and_a_fold(train, photos, tmp_path):
@@ -155,6 +174,7 @@ def test_rows_that_cannot_be_used_are_named_by_their_line(photos, tmp_path):
     assert len(data.problems) == 3
     assert "line 4: there is no file 'train/nowhere.jpg'" in data.problems[0]
     assert "line 5" in data.problems[1]
+    assert "has 0 labels" in data.problems[1]
     assert "'later'" in data.problems[2]
     with pytest.raises(UserError, match=r"nowhere.*2 more"):
         check_problems(data)
@@ -258,7 +278,7 @@ def test_thresholds_are_those_with_the_best_f1():
     assert f1(found["a"]) == max(f1(t) for t in np.linspace(0.01, 0.99, 500))
 
 
-# One's own
+# Custom data sets
 
 
 def test_a_new_data_set_is_a_function_and_a_line(train, photos, monkeypatch):

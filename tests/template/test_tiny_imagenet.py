@@ -79,11 +79,11 @@ def test_tiny_imagenet_as_a_zip_file(tiny, tmp_path):
     assert [path.name for path in (tmp_path / "broken").iterdir()] == ["tiny-imagenet-200.zip"]
 
 
-def test_labels_and_pictures_of_tiny_imagenet_that_do_not_match_are_named(tiny):
+def test_labels_and_images_of_tiny_imagenet_that_do_not_match_are_named(tiny):
     (tiny / "val" / "images" / "val_3.JPEG").rename(tiny / "val" / "images" / "val_99.JPEG")
     problems = get_data("tiny_imagenet", tiny).problems
     assert len(problems) == 2
-    assert "no picture val_3.JPEG" in problems[0]
+    assert "no image val_3.JPEG" in problems[0]
     assert "does not list val_99.JPEG" in problems[1]
     with open(tiny / "val" / "val_annotations.txt", "ab") as file:
         file.write(b"\nval_100.JPEG n01443537\nval_101.JPEG\tn0\xff\n")

@@ -1,4 +1,4 @@
-"""torchvision's data sets by name: as published, downloaded where they are missing, and known again."""
+"""torchvision's data sets by name: as published, downloaded if they are missing, and identified by their origin."""
 
 import gzip
 import hashlib
@@ -16,6 +16,7 @@ from PIL import Image
 import evaluate
 from core.errors import UserError
 from data import get_data
+from data.check import inspect_images
 from data.splits import get_labels
 from data.torchvision_datasets import TorchvisionDataset
 
@@ -27,7 +28,7 @@ def idx(array: np.ndarray) -> bytes:
 
 
 def kmnist_files() -> dict[str, bytes]:
-    """A small data set under KMNIST's names: 60 pictures to train with, 20 to test."""
+    """A small data set under KMNIST's names: 60 images to train with, 20 to test."""
     rng = np.random.default_rng(0)
     files = {}
     for name, n in ("train", 60), ("t10k", 20):
@@ -36,7 +37,7 @@ def kmnist_files() -> dict[str, bytes]:
     return files
 
 
-def test_a_torchvision_data_set_by_name(tmp_path, train):
+def test_a_torchvision_data_set_by_name(tmp_path, train, monkeypatch):
     raw = tmp_path / "files" / "KMNIST" / "raw"
     raw.mkdir(parents=True)
     for name, content in kmnist_files().items():
@@ -47,6 +48,11 @@ def test_a_torchvision_data_set_by_name(tmp_path, train):
     assert (data.image_size, data.augmentation) == (28, "characters")
     assert data.train[0][0].mode == "RGB"
     assert get_labels(data.test) == [i % 10 for i in range(20)]
+    findings = inspect_images(data, tmp_path / "cache")
+    assert findings.images_checked == 80
+    with monkeypatch.context() as patch:  # statistics are cached
+        patch.setattr("data.duplicates.compute_image_stats", lambda *_: 1 / 0)
+        assert inspect_images(data, tmp_path / "cache") == findings
     run = train(dataset="kmnist", data_dir=tmp_path / "files", image_size=None, epochs=1)
     options = json.loads(run.config.read_text())["options"]
     assert (options["image_size"], options["augmentation"]) == (28, "characters")
@@ -57,7 +63,7 @@ def test_a_torchvision_data_set_by_name(tmp_path, train):
     )
 
 
-def test_what_is_not_there_is_downloaded(tmp_path, monkeypatch):
+def test_a_missing_data_set_is_downloaded(tmp_path, monkeypatch):
     from torchvision.datasets import KMNIST
 
     files = {f"{name}.gz": gzip.compress(content) for name, content in kmnist_files().items()}
@@ -113,7 +119,7 @@ def test_photographs_of_torchvision(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100", "flowers102"])
-def test_a_data_set_that_cannot_be_had_says_where_to_put_it(tmp_path, monkeypatch, name):
+def test_a_data_set_that_could_not_be_downloaded_says_where_to_put_it(tmp_path, monkeypatch, name):
     import torchvision
 
     def refuse(*args, **kwargs):
@@ -127,7 +133,7 @@ def test_a_data_set_that_cannot_be_had_says_where_to_put_it(tmp_path, monkeypatc
         get_data(name, tmp_path)
 
 
-def test_published_pictures_are_known_by_what_they_are(tmp_path):
+def test_images_of_torchvision_are_identified_by_their_origin(tmp_path):
     features = pytest.importorskip("training.feature_cache")
 
     class Digits(torch.utils.data.Dataset):
