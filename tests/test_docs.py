@@ -64,7 +64,7 @@ NOT_RUN = {
     "python3 -m venv .venv && . .venv/bin/activate && pip install -r template/requirements.txt && python "
     "template/main.py": "CI runs this line in a new environment",
     "python3 -m venv .venv && . .venv/bin/activate && pip install -r template/requirements-dev.txt && python -m "
-    "pytest template/tests && python -m pytest tests": "CI runs this line, and with it this test",
+    "pytest template/tests && python -m pytest -n 2 tests": "CI runs this line, and with it this test",
     "python3 -m venv .venv && . .venv/bin/activate": "CI makes an environment in the root",
     "pip install -r template/requirements.txt": "CI installs this file: 5 GB",
     "pip install -r requirements.txt": "the same file",
