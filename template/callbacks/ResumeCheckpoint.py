@@ -105,6 +105,8 @@ def load_state(config: Config) -> dict[str, Any] | None:
             )
         logger.info("This run stopped early after epoch %d; a larger --patience continues it.", epoch)
     if rank() == 0:
-        with atomic_write(run.log, "wb") as file:
-            file.writelines(log[: epoch + 1])  # it may hold an epoch more, if the run was killed between the two files
+        with atomic_write(run.log, "wb") as mended:
+            mended.writelines(
+                log[: epoch + 1]
+            )  # it may hold an epoch more, if the run was killed between the two files
     return state

@@ -23,13 +23,13 @@ import evaluate
 import predict
 from callbacks import TRACKERS, get_callbacks
 from config import Config, parse_config
+from core.environment import keep_freed_memory
 from core.errors import UserError
 from data import DatasetSplits
 from models import MyCNN, get_model, resnet18, summarize
 from Project import Project, Run
 from training.preflight import check_batch
 from training.resolve import resolve
-from utils import get_device
 
 # Networks
 
@@ -38,7 +38,7 @@ from utils import get_device
 def test_memory_that_is_freed_on_a_cpu_is_not_cleared_by_the_system_again():
     import resource
 
-    get_device("cpu")
+    keep_freed_memory(torch.device("cpu"))
     n, faults = 2**26, []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
