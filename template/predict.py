@@ -2,7 +2,7 @@
 
 python predict.py checkpoint/RUN photo.jpg more_photos/
 python predict.py checkpoint/RUN photos/ --csv predictions.csv
-python predict.py checkpoint/RUN "photos/*.jpg" --top 2 --json predictions.json
+python predict.py checkpoint/RUN "photos/*.jpg" --top 2
 """
 
 import csv
@@ -12,13 +12,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from core.cli import check_file, parse, run_script
 from core.errors import UserError
-from core.files import atomic_write, write_json
+from core.files import atomic_write
 from core.progress import progress_bar
 from core.ranges import NonNegativeInt, PositiveInt, check_ranges
 
@@ -40,8 +40,6 @@ class Options:
     """The K most probable classes of each image, one per line (default: the predicted class, or unsure)."""
     csv: Path | None = None
     """CSV file to write: file,class,probability; several classes of an image are separated by |."""
-    json: Path | None = None
-    """JSON file to write: a list of {"file", "sure", "classes": [{"class", "probability"}]}."""
     batch_size: PositiveInt = 32
     """Images per batch."""
     device: str = "auto"
@@ -52,11 +50,8 @@ class Options:
     def __post_init__(self) -> None:
         check_ranges(self)
         check_file("csv", self.csv)
-        check_file("json", self.json)
         if not self.paths:
             raise UserError("no image was given; name files, patterns or folders after the folder of the run")
-        if self.csv and self.json and self.csv.resolve() == self.json.resolve():
-            raise UserError(f"--csv and --json are both {self.csv}; give two files")
 
 
 def main(options: Options) -> None:
@@ -67,7 +62,6 @@ def main(options: Options) -> None:
     if options.top and options.top > len(loaded.classes):
         raise UserError(f"--top {options.top}: the run has {len(loaded.classes)} classes")
     files = find_images(options.paths)
-    predictions = []  # for the JSON file
     errors = []
     with atomic_write(options.csv or Path(os.devnull)) as file:
         writer = csv.writer(file)
@@ -77,16 +71,11 @@ def main(options: Options) -> None:
             if isinstance(result, str):
                 errors.append(result)
                 continue
-            prediction = describe(path, result, loaded, options.top)
-            for row in to_rows(prediction, separate=options.top is not None):
+            for row in to_rows(path, result, loaded, options.top):
                 writer.writerow(row)
                 progress.write("  ".join(row))
-            if options.json:
-                predictions.append(prediction)
         if len(errors) == len(files):
             raise UserError(errors[0])
-    if options.json:
-        write_json(options.json, predictions)
     calibration = loaded.calibration
     if calibration.max_error is not None and calibration.confidence_threshold is None:
         print(f"warning: {calibration.guarantee}", file=sys.stderr)
@@ -116,7 +105,9 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(map(Path, files)))
 
 
-def predict_files(files: Sequence[Path], loaded: "LoadedRun", options: Options) -> Iterator[tuple[Path, Any]]:
+def predict_files(
+    files: Sequence[Path], loaded: "LoadedRun", options: Options
+) -> Iterator[tuple[Path, "torch.Tensor | str"]]:
     """Yield each file with its probabilities, (n_classes,), or with a message that says why it cannot be read."""
     import torch
     from poutyne import Model
@@ -146,32 +137,20 @@ def predict_files(files: Sequence[Path], loaded: "LoadedRun", options: Options) 
             yield from zip(paths, probabilities, strict=True)
 
 
-def describe(path: Path, p: "torch.Tensor", loaded: "LoadedRun", top: int | None) -> dict[str, Any]:
-    """Return the entry of the JSON file for the probabilities, (n_classes,), of an image."""
-    from core.task import classes_of
+def to_rows(path: Path, p: "torch.Tensor", loaded: "LoadedRun", top: int | None) -> list[tuple[str, str, str]]:
+    """Return the rows (file, class, probability) of an image, one or `top`, for its probabilities (n_classes,)."""
+    from core.task import SEPARATOR, classes_of
 
-    classes = p.argsort(descending=True, stable=True).tolist()
+    order = p.argsort(descending=True, stable=True).tolist()
     if top:
-        classes = classes[:top]
-    else:
-        predicted = classes_of(loaded.task.decode(p).tolist())
-        classes = [i for i in classes if i in predicted]
-    named = [{"class": loaded.classes[i], "probability": round(p[i].item(), 6)} for i in classes]
-    return {"file": str(path), "sure": loaded.calibration.is_confident(p.max().item()), "classes": named}
-
-
-def to_rows(prediction: dict[str, Any], separate: bool) -> list[tuple[str, str, str]]:
-    """Return the rows (file, class, probability) of an image: a single one, or a separate one for each class."""
-    from core.task import SEPARATOR
-
-    file = prediction["file"]
-    names = [found["class"] for found in prediction["classes"]]
-    probabilities = [f"{found['probability']:.6f}" for found in prediction["classes"]]
-    if separate:
-        return [(file, name, p) for name, p in zip(names, probabilities, strict=True)]
-    if not prediction["sure"]:
+        return [(str(path), loaded.classes[i], f"{p[i]:.6f}") for i in order[:top]]
+    predicted = classes_of(loaded.task.decode(p).tolist())
+    predicted.sort(key=order.index)
+    names = [loaded.classes[i] for i in predicted]
+    if not loaded.calibration.is_confident(p.max().item()):
         names = ["unsure"]
-    return [(file, SEPARATOR.join(names), SEPARATOR.join(probabilities))]
+    probabilities = [f"{p[i]:.6f}" for i in predicted]
+    return [(str(path), SEPARATOR.join(names), SEPARATOR.join(probabilities))]
 
 
 if __name__ == "__main__":

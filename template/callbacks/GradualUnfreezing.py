@@ -35,11 +35,9 @@ class GradualUnfreezing(Callback):
             logger.info("epoch %d: %d of %d stages are still frozen", epoch_number, n, len(self.network.stages()))
             self.network.freeze(n)
             self.model.network = wrap_ddp(self.network, self.model.device)
-        if n != self.n_frozen_in(epoch_number - 1):
-            self.reset_counters()
-
-    def reset_counters(self) -> None:
-        """Reset patience and learning rate, since the loss may rise at first."""
+        if n == self.n_frozen_in(epoch_number - 1):
+            return
+        # Reset patience and learning rate, since the loss may rise at first.
         self.stop.on_train_begin({})
         if isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.on_train_begin({})

@@ -2,18 +2,18 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from poutyne import Callback
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 
+@dataclass
 class LRSchedule(Callback):
     """One of torch's schedulers, stepped once a batch; Poutyne steps once an epoch."""
 
-    def __init__(self, build: Callable[[Optimizer, int], LRScheduler]) -> None:
-        super().__init__()
-        self.build = build
+    build: Callable[[Optimizer, int], LRScheduler]
 
     def on_train_begin(self, logs: dict) -> None:
         n_batches = self.params["epochs"] * self.params["steps"]

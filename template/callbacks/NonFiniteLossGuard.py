@@ -1,6 +1,7 @@
 """End of the training when the loss becomes NaN or infinite."""
 
 import math
+from dataclasses import dataclass
 
 from poutyne import Callback
 
@@ -8,12 +9,11 @@ from core.errors import RunError
 from Project import Run
 
 
+@dataclass
 class NonFiniteLossGuard(Callback):
     """Check of the loss of each batch; it must come before the callbacks that write checkpoints."""
 
-    def __init__(self, run: Run) -> None:
-        super().__init__()
-        self.run = run
+    run: Run
 
     def on_epoch_begin(self, epoch_number: int, logs: dict) -> None:
         self.epoch = epoch_number
@@ -27,8 +27,7 @@ class NonFiniteLossGuard(Callback):
     def check(self, loss: float, batch: str) -> None:
         if math.isfinite(loss):
             return
-        message = f"the loss is {loss} in epoch {self.epoch}, {batch}"
-        message += ": start again with a lower --lr or with --grad-clip-norm 1"
+        message = f"the loss is {loss} in epoch {self.epoch}, {batch}: try a lower --lr or --grad-clip-norm 1"
         if self.run.best.is_file():
             message += f"; the best weights so far are in {self.run.best}"
         raise RunError(message)

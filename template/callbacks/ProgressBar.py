@@ -1,6 +1,7 @@
 """Progress bar of each epoch, and a line with its results."""
 
 import logging
+from dataclasses import dataclass
 
 from poutyne import Callback, EarlyStopping
 
@@ -9,15 +10,14 @@ from core.progress import progress_bar
 logger = logging.getLogger(__name__)
 
 
+@dataclass
 class ProgressBar(Callback):
     """Progress bar that fits into 80 columns, which Poutyne's own does not.
 
     It must come after the callbacks that cut the learning rate or stop the training, since it reports what they did.
     """
 
-    def __init__(self, stop: EarlyStopping) -> None:
-        super().__init__()
-        self.stop = stop
+    stop: EarlyStopping
 
     @property
     def lr(self) -> float:

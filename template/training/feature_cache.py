@@ -53,7 +53,7 @@ class FeatureStore:
         for path in sorted(self.folder.glob("*.records")):
             n_records = path.stat().st_size // self.record.itemsize
             if n_records:
-                self.files.append(np.memmap(path, self.record, "r", shape=(n_records,)))
+                self.files.append(np.memmap(path, self.record, "r", shape=n_records))
         keys = [np.empty(0, "S16"), *(file["key"] for file in self.files)]
         self.keys, self.rows = np.unique(np.concatenate(keys), return_index=True)
 
@@ -141,11 +141,12 @@ class FeatureLoader:
         if len(missing):
             self.store.load()
 
+    @torch.no_grad()
     def compute(self, indices: np.ndarray) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         """Yield keys (N,) and features (N, n_features) of float16 of some images, in batches."""
         loader = DataLoader(
             self.loader.dataset,
-            self.loader.batch_size,
+            batch_size=max(1, self.loader.batch_size // self.keys.shape[1]),
             sampler=[(i, self.seeds[i]) for i in indices.tolist()],
             num_workers=self.loader.num_workers,
             pin_memory=self.loader.pin_memory,
@@ -161,20 +162,12 @@ class FeatureLoader:
                 if not targets.equal(self.targets[batch]):
                     advice = "make dataset[i] return the same one, or leave out the feature cache with --cached-views 0"
                     raise UserError(f"an image of this dataset has another label each time it is read; {advice}")
-                yield self.keys[batch].ravel(), self.forward(images.flatten(0, 1))
-                progress.update(len(images))
-
-    @torch.no_grad()
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the features (N, n_features) of float16 of images (N, 3, H, W)."""
-        parts = []
-        for batch in images.split(self.loader.batch_size):
-            batch = batch.to(self.device, non_blocking=True)
-            parts.append(self.network.features(batch, self.bf16).half().cpu())
-        features = torch.cat(parts)
-        if not features.isfinite().all():
-            raise UserError("features of this network are not finite in float16; check its weights, or --freeze less")
-        return features
+                images = images.flatten(0, 1).to(self.device)  # (images, views, 3, H, W) → (N, 3, H, W)
+                features = self.network.features(images, self.bf16).half().cpu()
+                if not features.isfinite().all():
+                    raise UserError("the features are not finite in float16; check the weights, or --freeze less")
+                yield self.keys[batch].ravel(), features
+                progress.update(len(batch))
 
 
 def cache_features(
