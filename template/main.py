@@ -15,11 +15,7 @@ from Project import Project, Run, project
 
 
 def main(config: Config, project: Project = project) -> Run:
-    """Project → data → network → Poutyne Model → callbacks → fit → test → report.
-
-    Raises:
-        UserError: options, data or weights cannot be used; no new run is left in `checkpoint/`.
-    """
+    """Project → data → network → Poutyne Model → callbacks → fit → test → report."""
     stopwatch = Stopwatch()
     from poutyne import Model, set_seeds  # imported here, so that --help answers at once
 

@@ -22,10 +22,8 @@ class MLflowCallback(MLFlowLogger):
         self.run = run
         self.folder = run / "mlflow"
         self.folder.mkdir(exist_ok=True)
-        settings = {
-            "tracking_uri": os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder / 'mlflow.db'}",
-            "terminate_on_end": False,  # the final metrics come after the training
-        }
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder / 'mlflow.db'}"
+        settings = {"tracking_uri": uri, "terminate_on_end": False}  # the final metrics come after the training
         id_file = self.folder / "run_id.txt"
         if id_file.is_file():
             super().__init__(run_id=id_file.read_text(encoding="utf-8").strip(), **settings)

@@ -42,9 +42,7 @@ class ResumeCheckpoint(Callback):
         try:
             self.model.optimizer.load_state_dict(self.state["optimizer"])
         except ValueError as error:
-            raise UserError(
-                f"the trainable parameters are not those of this run; was its code changed? {error}"
-            ) from error
+            raise UserError(f"the optimizer of this run has other parameters; was the code changed? {error}") from error
         self.schedule.scheduler.load_state_dict(self.state["schedule"])
         self.best.current_best = self.state["best"]
         self.stop.best = self.state["stop"]["best"]
@@ -74,8 +72,6 @@ class ResumeCheckpoint(Callback):
 def load_state(config: Config) -> dict[str, Any] | None:
     """Load the state that `ResumeCheckpoint` saved, None for a new run, and cut `log.csv` back to its epoch.
 
-    "stopped" is False again if --patience was raised.
-
     Raises:
         UserError: a checkpoint is missing or cannot be read, or the run has stopped early.
     """
@@ -92,8 +88,8 @@ def load_state(config: Config) -> dict[str, Any] | None:
         state = torch.load(run.last, map_location="cpu", weights_only=True)
         epoch = state["epoch"]
         wait = state["stop"]["wait"]
-        state["stopped"] = state["stopped"] and wait >= config.patience
-        state["schedule"].pop("patience", None)  # ReduceLROnPlateau takes it from --patience, which may be larger now
+        state["stopped"] = state["stopped"] and wait >= config.patience  # which may have been raised
+        state["schedule"].pop("patience", None)  # ReduceLROnPlateau has it from --patience
         log = run.log.read_bytes().splitlines(keepends=True)
     except Exception as error:
         raise UserError(f"{run.folder} cannot be resumed ({format_error(error)})") from error
@@ -106,7 +102,5 @@ def load_state(config: Config) -> dict[str, Any] | None:
         logger.info("This run stopped early after epoch %d; a larger --patience continues it.", epoch)
     if rank() == 0:
         with atomic_write(run.log, "wb") as mended:
-            mended.writelines(
-                log[: epoch + 1]
-            )  # it may hold an epoch more, if the run was killed between the two files
+            mended.writelines(log[: epoch + 1])  # a run that was killed between the two files has an epoch more there
     return state

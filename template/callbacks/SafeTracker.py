@@ -11,14 +11,14 @@ logger = logging.getLogger(__name__)
 
 
 class SafeTracker:
-    """Tracker, started by `start`, whose first failure is logged as a warning; after that only its `end` is called."""
+    """Tracker whose first failure is logged as a warning; after that only its `end` is called."""
 
-    def __init__(self, name: str, start: Callable[[], Any]) -> None:
+    def __init__(self, name: str, start: Callable[..., Any], *args: Any) -> None:
         self.name = name
         self.tracker = None
         self.failed = False
         try:
-            self.tracker = start()
+            self.tracker = start(*args)
         except UserError:
             raise
         except ImportError as error:

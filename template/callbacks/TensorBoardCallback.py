@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from poutyne import TensorBoardLogger
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from core.task import load_task
 from evaluation import plots
@@ -19,11 +19,10 @@ class TensorBoardCallback(TensorBoardLogger):
         from torch.utils.tensorboard import SummaryWriter
 
         super().__init__(SummaryWriter(str(run / "tensorboard")), split_train_val=True)
-        n_images = min(16, len(val_dl.dataset))
-        indices = np.linspace(0, len(val_dl.dataset), n_images, endpoint=False, dtype=int)
-        samples = [val_dl.dataset[i] for i in indices.tolist()]
-        self.images = torch.stack([image for image, _ in samples])
-        self.labels = torch.as_tensor([label for _, label in samples])
+        dataset = val_dl.dataset
+        indices = np.linspace(0, len(dataset), min(16, len(dataset)), endpoint=False, dtype=int)
+        samples = Subset(dataset, indices.tolist())
+        self.images, self.labels = next(iter(DataLoader(samples, len(samples), generator=torch.Generator())))
         self.task = load_task(run)
 
     def on_train_batch_end(self, batch_number: int, logs: dict) -> None:

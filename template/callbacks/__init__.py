@@ -7,7 +7,6 @@ the final metrics and the confusion matrix, and `end()` is called however the ru
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +56,7 @@ def get_trackers(names: Sequence[str], run: Run, env_file: Path, val_dl: DataLoa
     try:
         for name in names:
             if name in TRACKERS and rank() == 0:
-                start = partial(TRACKERS[name], run, env_file, val_dl)
-                trackers.append(SafeTracker(name, start))
+                trackers.append(SafeTracker(name, TRACKERS[name], run, env_file, val_dl))
         yield trackers
     finally:
         for tracker in trackers:

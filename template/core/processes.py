@@ -1,11 +1,10 @@
 """Distributed training, on one machine or several: `torchrun --nproc-per-node=N main.py …`.
 
 `--batch-size` is that of all processes together, so learning rate, steps and results are those of one process. Rank 0
-alone writes and prints. Without torchrun there is one process, of rank 0, and the functions here do nothing.
+alone writes and prints. Without torchrun, the functions here do nothing.
 """
 
 import atexit
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -98,6 +97,4 @@ def wrap_ddp(network: nn.Module, device: torch.device) -> nn.Module:
     if world_size() == 1:
         return network
     ids = [device.index] if device.type == "cuda" else None
-    with warnings.catch_warnings():  # newer versions of torch rename the argument, older ones know this name only
-        warnings.simplefilter("ignore", FutureWarning)
-        return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+    return DistributedDataParallel(network, device_ids=ids, forward_sync_buffers=False)

@@ -81,10 +81,10 @@ def build_network(
     """Build the network that the options ask for.
 
     Args:
-        config: model, weights, freeze, normalize and dataset.
+        config: before it is resolved.
         n_classes: number of classes.
         statistics: mean and standard deviation of each channel of the training images, in the range [0, 1].
-        resumed: weights of an interrupted run, loaded instead of those in the options.
+        resumed: weights of an interrupted run, instead of those in the options.
     """
     with local_main_first():  # weights are downloaded once per machine
         try:
@@ -98,10 +98,8 @@ def build_network(
         try:
             network.load_state_dict(resumed)
         except RuntimeError as error:
-            reason = format_error(error)
-            raise UserError(
-                f"the weights of this run do not fit {config.model}; was its code changed? {reason}"
-            ) from error
+            message = f"the weights of this run do not fit {config.model}; was its code changed?"
+            raise UserError(f"{message} ({format_error(error)})") from error
     if config.freeze is not None:
         freeze(network, config.freeze, config.weights or network.weights)
     if config.unfreeze_epoch and not network.n_frozen:

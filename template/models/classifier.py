@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import shorten
 
 import torch
 from torch import nn
@@ -135,12 +134,7 @@ def count_parameters(module: nn.Module) -> int:
 def load_weights(network: Classifier, file: Path) -> list[str]:
     """Load the weights whose names and shapes match, and return the names of the backbone's that are missing.
 
-    Args:
-        network: changed in place.
-        file: state dict of a run (`best.pt`) or of a bare backbone, with the names that torchvision gives it.
-
-    Raises:
-        UserError: there is no such file, it is not a state dict, or nothing in it fits the backbone.
+    The file is a state dict of a run (`best.pt`) or of a bare backbone, with the names that torchvision gives it.
     """
     if not file.is_file():
         raise UserError(f"there is no file {file}; --weights takes imagenet, none or a file of weights")
@@ -154,16 +148,11 @@ def load_weights(network: Classifier, file: Path) -> list[str]:
         raise UserError(f"{file} is not a state dict, a dict from names to tensors ({type(error).__name__})") from error
 
     if not any(name.startswith("backbone.") and value.ndim for name, value in matching.items()):
-        expected = next(name for name in own if name.startswith("backbone."))
-        raise UserError(
-            f"{file} does not fit this network: no tensor has the name and the shape of one of the backbone, such as "
-            f"{expected} {tuple(own[expected].shape)}; give weights of the same --model"
-        )
+        reason = "no tensor has the name and the shape of one of the backbone"
+        raise UserError(f"{file} does not fit this network: {reason}; give weights of the same --model")
     missing = network.load_state_dict(matching, strict=False).missing_keys
     skipped = sorted(set(state) - set(matching))
-    logger.info("%s: %d keys loaded", file, len(matching))
-    if skipped:
-        logger.info("%s: %d skipped: %s", file, len(skipped), shorten(", ".join(skipped), 200, placeholder=" …"))
-    if missing:
-        logger.info("%s: %d missing: %s", file, len(missing), shorten(", ".join(missing), 200, placeholder=" …"))
+    logger.info("%s: %d keys loaded, %d skipped, %d missing", file, len(matching), len(skipped), len(missing))
+    if skipped or missing:
+        logger.info("skipped: %.200s; missing: %.200s", ", ".join(skipped), ", ".join(missing))
     return [name for name in missing if name.startswith("backbone.")]

@@ -28,9 +28,7 @@ def torchvision_model(name: str, n_classes: int, pretrained: bool = True) -> Cla
             f"the ImageNet weights of {name} are not available ({format_error(error)}); download {weights.url} "
             "elsewhere and give it with --weights FILE, or train with --weights none"
         ) from error
-    if hasattr(
-        backbone, "aux_logits"
-    ):  # auxiliary heads are part of the weights, but only useful to train from scratch
+    if hasattr(backbone, "aux_logits"):  # auxiliary heads help only to train from scratch
         backbone.aux_logits = False
         backbone.aux1 = backbone.aux2 = backbone.AuxLogits = None
     network = Classifier(backbone, remove_head(backbone), n_classes, preset.mean, preset.std)
