@@ -59,7 +59,7 @@ def parse(options: type, argv: Sequence[str] | None = None, headings: Mapping[st
 def run_script(
     main: Callable[[Any], object], parse: Callable[[], Any], stopped: str = "stopped", log: TextIO | None = None
 ) -> None:
-    """Run a script, and exit: 1 failed, 2 user error, 130 SIGINT, 143 SIGTERM, 141 the reader of a pipe has gone.
+    """Run a script, and exit: 1 failed, 2 user error, 130 SIGINT, 143 SIGTERM, 141 broken pipe.
 
     Args:
         main: called with the options that `parse` returns.
@@ -82,12 +82,12 @@ def run_script(
         code = 128 + (signal.SIGTERM if signal.SIGTERM in error.args else signal.SIGINT)
         if rank() > 0:
             sys.exit(code)
-        leave(code, getattr(error, "__notes__", [stopped])[-1])
+        exit_with(code, getattr(error, "__notes__", [stopped])[-1])
     except Exception as error:
         message = describe_failure(error)
         if not message:
             raise
-        leave(2 if isinstance(error, UserError) else 1, message)
+        exit_with(2 if isinstance(error, UserError) else 1, message)
 
 
 def describe_failure(error: Exception) -> str | None:
@@ -104,7 +104,7 @@ def describe_failure(error: Exception) -> str | None:
     return None
 
 
-def leave(code: int, message: str) -> None:
+def exit_with(code: int, message: str) -> None:
     """Print a message and exit; under torchrun, rank 0 alone prints, if it fails as well."""
     if rank() > 0:  # when rank 0 exits, torchrun ends this process
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
