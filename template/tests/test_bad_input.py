@@ -100,6 +100,13 @@ def test_an_unreadable_image(run_main, project, photos, tmp_path, content):
     assert_refused(run_main("--data-dir", str(folder)), project, "007.jpg")
 
 
+def test_a_class_without_images(run_main, project, photos, tmp_path):
+    pytest.importorskip("data.check")
+    folder = Path(shutil.copytree(photos, tmp_path / "spoiled"))
+    (folder / "train" / "third").mkdir()
+    assert_refused(run_main("--data-dir", str(folder)), project, "third")
+
+
 def test_wrong_folders(run_main, project, photos, tmp_path):
     (tmp_path / "empty").mkdir()
     assert_refused(run_main("--data-dir", str(tmp_path / "empty")), project, "no image in", "empty")
@@ -110,9 +117,6 @@ def test_wrong_folders(run_main, project, photos, tmp_path):
     folder = spoiled("class missing")
     shutil.rmtree(folder / "train" / "helmet")
     assert_refused(run_main("--data-dir", str(folder)), project, "'helmet'")
-    folder = spoiled("class empty")
-    (folder / "train" / "third").mkdir()
-    assert_refused(run_main("--data-dir", str(folder)), project, "third")
     folder = spoiled("written otherwise")
     for name in ("train", "val"):
         (folder / name).rename(folder / name.title())
