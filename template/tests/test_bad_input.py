@@ -105,19 +105,16 @@ def test_a_class_without_images(run_main, project, photos, tmp_path):
     folder = Path(shutil.copytree(photos, tmp_path / "spoiled"))
     (folder / "train" / "third").mkdir()
     assert_refused(run_main("--data-dir", str(folder)), project, "third")
+    (folder / "train" / "third").rmdir()
+    shutil.rmtree(folder / "train" / "helmet")
+    assert_refused(run_main("--data-dir", str(folder)), project, "'helmet'")
 
 
 def test_wrong_folders(run_main, project, photos, tmp_path):
     (tmp_path / "empty").mkdir()
     assert_refused(run_main("--data-dir", str(tmp_path / "empty")), project, "no image in", "empty")
 
-    def spoiled(name: str) -> Path:
-        return Path(shutil.copytree(photos, tmp_path / name))
-
-    folder = spoiled("class missing")
-    shutil.rmtree(folder / "train" / "helmet")
-    assert_refused(run_main("--data-dir", str(folder)), project, "'helmet'")
-    folder = spoiled("written otherwise")
+    folder = Path(shutil.copytree(photos, tmp_path / "written otherwise"))
     for name in ("train", "val"):
         (folder / name).rename(folder / name.title())
     assert_refused(run_main("--data-dir", str(folder)), project, "Train", "/train/<class>/")
