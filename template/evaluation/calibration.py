@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+import pandas as pd
 from scipy import optimize
 from torch import Tensor
 from torch.nn import functional
@@ -17,11 +17,11 @@ from Project import Run
 
 @dataclass(frozen=True)
 class Calibration:
-    """Calibration of a network, fitted on the validation set.
+    """Calibration of a network, fitted on the validation set; the default one changes nothing.
 
     Attributes:
         temperature: divides the logits before they become probabilities.
-        max_error: largest share of all images that may get a wrong answer; None with several classes per image.
+        max_error: largest share of all images that may get a wrong answer; None for multilabel.
         confidence_threshold: lowest confidence of an answer; None if max_error cannot be guaranteed.
         n_images, n_answered, n_wrong: validation images, answers to them, wrong answers among these.
     """
@@ -35,19 +35,19 @@ class Calibration:
 
     def is_confident(self, p: float) -> bool:
         """Return whether an answer of this probability is given."""
-        return self.confidence_threshold is None or p >= self.confidence_threshold
+        return p >= (self.confidence_threshold or 0)
 
     @property
     def guarantee(self) -> str:
         """Text that says what `max_error` guarantees, or why it guarantees nothing."""
-        counts = f"On the validation set, {describe_answers(self.n_images, self.n_answered, self.n_wrong)}."
+        n = self.n_images
+        counts = f"On the validation set, {describe_answers(n, self.n_answered, self.n_wrong)}."
         if self.confidence_threshold is not None:
             return (
                 f"Of images like the training images, at most {100 * self.max_error:g} % get a wrong answer on average "
                 f"(of the answers given, more can be wrong). {counts}"
             )
         reason = "the most confident answers on the validation set are wrong"
-        n = self.n_images
         if self.max_error < 1 / (n + 1):
             reason = f"{n} validation images can guarantee no less than 1/{n + 1} ({100 / (n + 1):.2g} %)"
         return (
@@ -58,7 +58,7 @@ class Calibration:
 
 def count_answers(confidence: np.ndarray, correct: np.ndarray, threshold: float | None) -> tuple[int, int, int]:
     """Return the number of images, of answers given (all if there is no threshold) and of wrong ones among these."""
-    answered = confidence >= (threshold or 0.0)
+    answered = confidence >= (threshold or 0)
     wrong = answered & ~correct
     return len(answered), int(answered.sum()), int(wrong.sum())
 
@@ -73,7 +73,7 @@ def describe_answers(n_images: int, n_answered: int, n_wrong: int) -> str:
 
 
 def calibrate(logits: Tensor, labels: Tensor, max_error: float) -> Calibration:
-    """Fit the temperature and the confidence threshold on the validation set.
+    """Fit temperature and confidence threshold on the validation set.
 
     Args:
         logits, labels: (N, C) of float, (N,) of int64.
@@ -113,48 +113,42 @@ def find_threshold(confidence: np.ndarray, correct: np.ndarray, max_error: float
     new images of the same distribution, for any n (Angelopoulos et al., "Conformal Risk Control", ICLR 2024).
     The threshold is 0 if all images can be answered, and None if no threshold meets the bound.
     """
-    order = np.argsort(-confidence, kind="stable")
-    confidence = confidence[order]
-    errors = (np.cumsum(~correct[order]) + 1) / (len(order) + 1)
-    last_of_ties = np.append(confidence[1:] != confidence[:-1], True)
-    allowed = np.flatnonzero((errors <= max_error) & last_of_ties)
-    if len(allowed) == 0:
+    wrong = pd.Series(~correct).groupby(confidence).sum()
+    n_wrong = wrong[::-1].cumsum()  # if answers of this confidence or more are given
+    errors = (n_wrong + 1) / (len(correct) + 1)
+    allowed = errors.index[errors <= max_error]
+    if allowed.empty:
         return None
-    if allowed[-1] == len(order) - 1:
+    if len(allowed) == len(errors):
         return 0.0
-    return math.floor(confidence[allowed[-1]] * 1e6) / 1e6  # rounded up, it would exclude its own image
+    return math.floor(allowed.min() * 1e6) / 1e6  # rounded up, it would exclude its own image
 
 
 def best_thresholds(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, float]:
-    """Find for each class the probability threshold with the highest F1, for several classes per image.
+    """Find the probability threshold with the highest F1 for each class, in multilabel classification.
 
-    One half is not optimal for F1, least of all for rare classes (Lipton, Elkan and Naryanaswamy, "Optimal
-    Thresholding of Classifiers to Maximize F1 Measure", ECML 2014).
+    0.5 is not optimal for F1, least of all for rare classes (Lipton, Elkan and Naryanaswamy, "Optimal Thresholding of
+    Classifiers to Maximize F1 Measure", ECML 2014).
 
     Args:
-        logits, labels: (N, C) of float, (N, C) of 0 and 1; a class without an image gets one half.
+        logits, labels: (N, C) of float, (N, C) of 0 and 1; a class without an image gets 0.5.
         classes: names of the classes.
     """
     thresholds = {}
-    for name, probabilities, truth in zip(classes, logits.sigmoid().T, labels.T, strict=True):
-        p, order = probabilities.sort(descending=True)
-        next_p = torch.cat([p[1:], p.new_zeros(1)])
-        tp = truth[order].cumsum(dim=0)
-        n_predicted = torch.arange(1, len(p) + 1)
-        f1 = 2 * tp / (n_predicted + truth.sum())
-        f1[:-1][p[1:] == p[:-1]] = -1  # a threshold cannot separate equal probabilities
+    probabilities = logits.sigmoid().T.numpy()
+    for name, p, truth in zip(classes, probabilities, labels.T.numpy(), strict=True):
+        by_p = pd.Series(truth).groupby(p).agg(["sum", "size"])
+        counts = by_p[::-1].cumsum()  # if a class needs this probability or more
+        f1 = 2 * counts["sum"] / (counts["size"] + truth.sum())
         best = f1.argmax()
-        middle = (p[best].item() + next_p[best].item()) / 2
-        thresholds[name] = middle if truth.any() else 0.5
+        candidates = [*f1.index, 0.0]
+        middle = (candidates[best] + candidates[best + 1]) / 2
+        thresholds[name] = float(middle) if truth.any() else 0.5
     return thresholds
 
 
 def load_calibration(run: Run) -> Calibration:
-    """Load the calibration of a run, or the default one if it has none: with several classes per image.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
+    """Load the calibration of a run; a multilabel one has the default."""
     if not run.calibration.exists():
         return Calibration()
     try:

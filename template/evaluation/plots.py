@@ -23,9 +23,6 @@ from evaluation.calibration import load_calibration
 from evaluation.scoring import Scores, best_epoch, read_log, tp_fp_fn
 from Project import Run
 
-# Columns of log.csv with the seconds of an epoch (see callbacks/EpochLogger.py), and their labels.
-TIMES = {"data_time": "waiting for images", "train_time": "training", "val_time": "validation"}
-
 LAYOUT: dict[str, Any] = {"layout": "constrained", "dpi": 110}
 MAX_NAMES = 125  # on an axis
 
@@ -36,12 +33,7 @@ NAME_STYLE: dict[str, Any] = {"fontsize": 8, "fontfamily": ["DejaVu Sans", *sort
 
 
 def image_grid(images: Sequence[Any], titles: Sequence[str]) -> Figure:
-    """Draw images in rows of 8, each under its title.
-
-    Args:
-        images: PIL images, or tensors (C, H, W) of uint8, or of float in any range.
-        titles: one for each image.
-    """
+    """Draw images in rows of 8, each under its title: PIL images, or tensors (C, H, W) of uint8 or of float."""
     columns = min(8, len(images))
     rows = math.ceil(len(images) / columns)
     figure = Figure(figsize=(1.5 * columns, 1.72 * rows), **LAYOUT)
@@ -51,20 +43,19 @@ def image_grid(images: Sequence[Any], titles: Sequence[str]) -> Figure:
         if isinstance(image, torch.Tensor):
             image = make_grid(image, normalize=image.is_floating_point()).movedim(0, -1).numpy(force=True)
         axes.imshow(image, cmap="gray")
-        short_title = title if len(title) <= 18 else title[:17] + "…"
-        axes.set_title(printable(short_title), **NAME_STYLE)
+        axes.set_title(printable(title)[:18], **NAME_STYLE)
     return figure
 
 
 def batch_grid(dl: DataLoader, n: int = 16) -> Figure:
     """Draw at most n images of a loader as the network gets them, each under the name of its class.
 
-    A loader that shuffles gives its next batch, any other one images from all of its data set.
+    A loader that shuffles gives its next batch, any other one images from all of its dataset.
     """
-    if type(dl.sampler) in (SequentialSampler, ShardedSequentialSampler):  # its first batch may hold one class only
+    if isinstance(dl.sampler, (SequentialSampler, ShardedSequentialSampler)):  # a batch may hold one class only
         size = len(dl.dataset)
-        count = min(n, size)
-        items = [dl.dataset[i * size // count] for i in range(count)]
+        n = min(n, size)
+        items = [dl.dataset[i * size // n] for i in range(n)]
         images, labels = zip(*items, strict=True)
     else:
         images, labels = next(iter(dl))
@@ -72,7 +63,7 @@ def batch_grid(dl: DataLoader, n: int = 16) -> Figure:
 
 
 def class_names(dataset: Dataset, labels: Any) -> list[str]:
-    """Return the names of labels, (N,) or (N, C), from the `classes` of a data set or of the one that it wraps."""
+    """Return the names of labels, (N,) or (N, C), from the `classes` of a dataset or of the one that it wraps."""
     while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
         dataset = dataset.dataset
     classes = getattr(dataset, "classes", None)
@@ -91,7 +82,6 @@ def run_figures(run: Run, scores: Scores) -> dict[str, Figure]:
         "curves": curves(log, best_epoch(log)),
         "confusion": confusion(scores.confusion, scores.task.classes),
         "reliability": reliability(scores.confidence.ravel(), scores.correct.ravel()),
-        "times": times(log),
     }
     if calibration.max_error is not None:
         figures["risk_coverage"] = risk_coverage(scores.confidence, scores.correct, calibration.confidence_threshold)
@@ -114,18 +104,6 @@ def curves(log: pd.DataFrame, best_epoch: int) -> Figure:
     return figure
 
 
-def times(log: pd.DataFrame) -> Figure:
-    """Plot what the seconds of each epoch were spent on."""
-    axes = new_axes(9.5, 2.4, "epoch", "seconds")
-    bottom = np.zeros(len(log))
-    for column, label in TIMES.items():
-        axes.bar(log["epoch"], log[column], bottom=bottom, label=label)
-        bottom += log[column]
-    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
-    axes.figure.legend(loc="outside right upper")
-    return axes.figure
-
-
 def rates(rates: Sequence[float], losses: Sequence[float], suggestion: float) -> Figure:
     """Plot the loss at rising learning rates; a line marks the suggested one."""
     axes = new_axes(6, 3.4, "learning rate", "loss")
@@ -139,37 +117,34 @@ def rates(rates: Sequence[float], losses: Sequence[float], suggestion: float) ->
 
 
 def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Plot a confusion matrix (C, C), or with several classes per image (C, 2, 2) a row of counts for each class."""
-    columns = classes
-    labels = ("predicted", "true")
+    """Plot a confusion matrix (C, C), or for multilabel (C, 2, 2), a row of counts for each class."""
+    xlabel, columns = "predicted", classes
     if counts.ndim == 3:
         tp, fp, fn = tp_fp_fn(counts)
         counts = np.stack([tp, fn, fp], axis=1)
-        columns = ["true positives", "false negatives", "false positives"]
-        labels = ("", "class")
-    with_counts = len(classes) <= 30
-    cell = 0.4 if with_counts else 0.135  # inches
-    width = 2.8 + cell * min(len(columns), MAX_NAMES)
-    height = 2.2 + cell * min(len(classes), MAX_NAMES)
-    axes = new_axes(width, height, *labels)
+        xlabel, columns = "", ["true positives", "false negatives", "false positives"]
+    small = len(classes) <= 30
+    cell = 0.4 if small else 0.135  # inches
+    height, width = cell * np.minimum(counts.shape, MAX_NAMES)
+    axes = new_axes(width + 2.8, height + 2.2, xlabel, "class")
+    axes.grid(visible=False)
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
     heatmap = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.figure.colorbar(heatmap, label="share of the row", shrink=0.8)
     set_names(axes.xaxis, columns)
     set_names(axes.yaxis, classes)
     axes.tick_params(axis="x", rotation=90)
-    axes.grid(visible=False)
-    if with_counts:
+    if small:
         for i, j in np.ndindex(counts.shape):
             color = "white" if shares[i, j] > 0.5 else "black"
             axes.text(j, i, counts[i, j], ha="center", va="center", color=color, fontsize=8)
-    axes.figure.colorbar(heatmap, label="share of the row", shrink=0.8)
     return axes.figure
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray, n_bins: int = 15) -> Figure:
     """Plot accuracy against confidence (N,), in bins of equal width (Guo et al., ICML 2017)."""
     answers = pd.DataFrame({"confidence": confidence, "correct": correct})
-    bins = np.ceil(confidence * n_bins).clip(1, n_bins)
+    bins = np.ceil(confidence * n_bins).clip(1)
     means = answers.groupby(bins).mean()
     axes = new_axes(4.4, 4, "confidence", "accuracy")
     axes.bar((means.index - 0.5) / n_bins, means["correct"], width=0.9 / n_bins)
@@ -205,13 +180,14 @@ def new_axes(width: float, height: float, xlabel: str, ylabel: str) -> Axes:
 
 def set_names(axis: Axis, names: Sequence[str]) -> None:
     """Label an axis with names, or with some of them if they are many."""
-    ticks = range(0, len(names), math.ceil(len(names) / MAX_NAMES))
-    axis.set_ticks(ticks, [printable(names[i]) for i in ticks], **NAME_STYLE)
+    step = math.ceil(len(names) / MAX_NAMES)
+    labels = [printable(name) for name in names[::step]]
+    axis.set_ticks(range(0, len(names), step), labels, **NAME_STYLE)
 
 
 def printable(name: str) -> str:
     """Replace characters that cannot be drawn: control characters, and bytes of an unknown encoding."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in name)
+    return "".join(c if c.isprintable() else "\ufffd" for c in name)
 
 
 def show_figure(figure: Figure, file: str | Path, inline: bool = True) -> None:

@@ -34,7 +34,7 @@ def get_loss(name: str, weights: Sequence[float] | None = None, device: torch.de
 
     Args:
         name: a key of `LOSSES`.
-        weights: of each class; default: all the same.
+        weights: of each class (default: none).
         device: of the logits.
 
     Raises:
@@ -44,19 +44,20 @@ def get_loss(name: str, weights: Sequence[float] | None = None, device: torch.de
     if weights is None:
         return loss
     if "weight" not in signature(loss).parameters:
-        raise UserError(f"--balance weights: the loss {name!r} takes no weight for each class; try --balance sampler")
-    return partial(loss, weight=torch.as_tensor(weights, dtype=torch.float32, device=device))
+        raise UserError(f"--balance weights: the loss {name!r} takes no class weights; try --balance sampler")
+    weight = torch.as_tensor(weights, dtype=torch.float32, device=device)
+    return partial(loss, weight=weight)
 
 
 def check_loss(name: str, task: Task) -> None:
     """Raise a `UserError` if a loss fails on labels of this task."""
     loss = get_loss(name)
     logits = torch.zeros(2, len(task.classes))
+    labels = torch.tensor([task.encode(task.classes)] * 2)
     try:
-        loss(logits, task.empty_labels(2))
+        loss(logits, labels)
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         if out_of_memory(error):
             raise
-        raise UserError(
-            f"--loss {name} is not for images that have {task} ({format_error(error)}); try --loss {task.default_loss}"
-        ) from error
+        reason = f"--loss {name} fails for {task.kind} classification ({format_error(error)})"
+        raise UserError(f"{reason}; try --loss {task.default_loss}") from error

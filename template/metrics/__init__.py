@@ -21,13 +21,13 @@ def of_probabilities(metric: Callable[..., Metric], task: Task, **settings: Any)
 
     torchmetrics takes logits that happen to lie between 0 and 1 for probabilities, and MixUp makes labels soft.
     """
-    n_classes = len(task.classes)
-    built = metric(task=task.kind, num_classes=n_classes, num_labels=n_classes, **settings)
+    n = len(task.classes)
+    built = metric(task=task.kind, num_classes=n, num_labels=n, **settings)
     return LambdaInputTransformer(built, task.activate, task.harden)
 
 
 def top5(task: Task) -> Metric:
-    """Build the fraction of images whose true class is among the five most probable ones."""
+    """Build the accuracy of the five most probable classes."""
     if task.multilabel or len(task.classes) <= 5:
         raise UserError("--metrics top5 needs more than 5 classes, of which an image has one")
     return of_probabilities(torchmetrics.Accuracy, task, top_k=5, average="micro")

@@ -220,7 +220,7 @@ def test_the_times_of_a_resumed_run_are_those_of_the_last_command(train, project
     )
     run.times.unlink()  # as where the command was killed before its end
     evaluate.main(evaluate.Options(run.folder, num_workers=0, device="cpu"))
-    assert times_of(run.report.read_text(encoding="utf-8")) == {}
+    assert "<h2>Time</h2>" not in run.report.read_text(encoding="utf-8")
 
 
 @pytest.mark.draws
@@ -256,7 +256,7 @@ def test_every_figure_of_the_page_follows_from_the_tables(train):
         assert sum(parts) == pytest.approx(float(row["time"]), abs=0.3)
     assert not re.findall(r'(?:src|href|srcset)="(?!data:)', page)
     assert "<script" not in page
-    assert page.count("data:image/svg+xml") == 5
+    assert page.count("data:image/svg+xml") == 4
 
     run.report.unlink()
     evaluate.main(evaluate.Options(run.folder, num_workers=0, device="cpu"))
@@ -476,13 +476,11 @@ def test_what_was_found_out_about_older_weights_goes_with_them(train, project):
 
 
 def test_options_that_were_given_are_marked():
-    from dataclasses import asdict
-
     from config import Config
     from evaluation.report import changed_options
 
-    given = json.loads(json.dumps(asdict(Config(grad_clip_norm=1.0, fold=(1, 5), model="my_cnn", lr=0.1))))
-    assert set(changed_options(given)) == {"grad_clip_norm", "fold", "model"}
+    given = Config(grad_clip_norm=1.0, fold=(1, 5), model="my_cnn", lr=0.1)
+    assert changed_options(given) == {"grad_clip_norm", "fold", "model"}
 
 
 @pytest.mark.draws
