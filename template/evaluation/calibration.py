@@ -17,21 +17,14 @@ from Project import Run
 
 @dataclass(frozen=True)
 class Calibration:
-    """Calibration of a network, fitted on the validation set; the default one changes nothing.
+    """Calibration of a network, fitted on the validation set; the default one changes nothing."""
 
-    Attributes:
-        temperature: divides the logits before they become probabilities.
-        max_error: largest share of all images that may get a wrong answer; None for multilabel.
-        confidence_threshold: lowest confidence of an answer; None if max_error cannot be guaranteed.
-        n_images, n_answered, n_wrong: validation images, answers to them, wrong answers among these.
-    """
-
-    temperature: float = 1.0
-    max_error: float | None = None
-    confidence_threshold: float | None = None
-    n_images: int = 0
+    temperature: float = 1.0  # divides the logits before they become probabilities
+    max_error: float | None = None  # largest share of all images that may get a wrong answer; None for multilabel
+    confidence_threshold: float | None = None  # lowest confidence of an answer; None: no guarantee, all are given
+    n_images: int = 0  # in the validation set
     n_answered: int = 0
-    n_wrong: int = 0
+    n_wrong: int = 0  # among those answered
 
     def is_confident(self, p: float) -> bool:
         """Return whether an answer of this probability is given."""
@@ -73,12 +66,7 @@ def describe_answers(n_images: int, n_answered: int, n_wrong: int) -> str:
 
 
 def calibrate(logits: Tensor, labels: Tensor, max_error: float) -> Calibration:
-    """Fit temperature and confidence threshold on the validation set.
-
-    Args:
-        logits, labels: (N, C) of float, (N,) of int64.
-        max_error: largest share of all images that may get a wrong answer, from 0 to 1.
-    """
+    """Fit temperature and confidence threshold on the validation set: logits (N, C), labels (N,)."""
     temperature = fit_temperature(logits, labels)
     p, predicted = functional.softmax(logits / temperature, dim=1).max(dim=1)
     confidence = p.numpy()
@@ -128,10 +116,10 @@ def best_thresholds(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> d
     """Find the probability threshold with the highest F1 for each class, in multilabel classification.
 
     0.5 is not optimal for F1, least of all for rare classes (Lipton, Elkan and Naryanaswamy, "Optimal Thresholding of
-    Classifiers to Maximize F1 Measure", ECML 2014).
+    Classifiers to Maximize F1 Measure", ECML 2014). Classes without an image get 0.5.
 
     Args:
-        logits, labels: (N, C) of float, (N, C) of 0 and 1; a class without an image gets 0.5.
+        logits, labels: (N, C) of float, (N, C) of 0 and 1.
         classes: names of the classes.
     """
     thresholds = {}

@@ -107,11 +107,8 @@ def curves(log: pd.DataFrame, best_epoch: int) -> Figure:
 def rates(rates: Sequence[float], losses: Sequence[float], suggestion: float) -> Figure:
     """Plot the loss at rising learning rates; a line marks the suggested one."""
     axes = new_axes(6, 3.4, "learning rate", "loss")
-    axes.semilogx(rates, losses)
+    axes.loglog(rates, losses)
     axes.axvline(suggestion, color="C1", ls="--", label=f"suggested: {suggestion:.1g}")
-    finite = [loss for loss in losses if math.isfinite(loss)]
-    if finite:
-        axes.set_ylim(0.9 * min(finite), 1.2 * max(finite[:10]))
     axes.legend()
     return axes.figure
 
@@ -157,13 +154,13 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, n_bins: int = 15) -
 
 def risk_coverage(confidence: np.ndarray, correct: np.ndarray, threshold: float | None) -> Figure:
     """Plot the share of wrong answers if only the most confident answers are given; the threshold is marked."""
+    n = len(correct)
     order = np.argsort(-confidence, kind="stable")
     n_wrong = np.cumsum(~correct[order])
-    n_answered = np.arange(1, len(order) + 1)
-    coverage = n_answered / len(order)
+    n_answered = np.arange(1, n + 1)
     axes = new_axes(4.4, 4, "share of images answered", "share of wrong answers")
-    axes.step(coverage, n_wrong / n_answered, where="post", label="of the answers given")
-    axes.step(coverage, n_wrong / len(order), where="post", label="of all images")
+    axes.step(n_answered / n, n_wrong / n_answered, where="post", label="of the answers given")
+    axes.step(n_answered / n, n_wrong / n, where="post", label="of all images")
     if threshold is not None:
         answered = np.mean(confidence >= threshold)
         axes.axvline(answered, color="C2", ls="--", label=f"answered: {100 * answered:.0f} %")

@@ -26,26 +26,20 @@ MONITOR, MODE = "val_loss", "min"
 
 @dataclass(frozen=True)
 class Scores:
-    """Predictions for a set of images, and their metrics.
-
-    Attributes:
-        labels: true labels, (N,) of int64; multilabel: (N, C) of 0 and 1.
-        predicted: predicted labels, in the shape of `labels`.
-        probabilities: (N, C) of float32.
-        loss: mean over the images, if known.
-    """
+    """Predictions for a set of images, and their metrics."""
 
     task: Task
-    labels: np.ndarray
-    predicted: np.ndarray
-    probabilities: np.ndarray
-    loss: float | None = None
+    labels: np.ndarray  # (N,) of int64; multilabel: (N, C) of 0 and 1
+    predicted: np.ndarray  # in the shape of `labels`
+    probabilities: np.ndarray  # (N, C) of float32
+    loss: float | None = None  # mean over the images, if known
 
     def __str__(self) -> str:
         correct = self.correct
-        text = f"accuracy {correct.mean():.4f} ({correct.sum()} of {correct.size}), macro F1 {self.metrics['f1']:.4f}"
+        metrics = self.metrics
+        text = f"accuracy {metrics['acc']:.4f} ({correct.sum()} of {correct.size}), macro F1 {metrics['f1']:.4f}"
         if self.task.multilabel:
-            text += f", exact match {self.metrics['exact_match']:.4f}"
+            text += f", exact match {metrics['exact_match']:.4f}"
         return text
 
     @property
