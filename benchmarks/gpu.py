@@ -29,7 +29,7 @@ ROUNDS = 3
 
 
 def main() -> None:
-    """Reads the command line, measures in turns, prints a table."""
+    """Measure in turns and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--models", nargs="+", default=["resnet18", "resnet50"])

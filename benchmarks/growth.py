@@ -21,7 +21,7 @@ sys.path.insert(0, str(HERE.parent / "template"))
 
 
 def draw(folder: Path, n: int, size: tuple[int, int] = (128, 128)) -> None:
-    """Makes n pictures: four fifths to train with, the rest to validate and test; no two are alike."""
+    """Draw n different images: four fifths to train with, the rest to validate and test."""
     import numpy as np
     from PIL import Image
 
@@ -74,7 +74,7 @@ def run_one(data_dir: Path) -> None:
 
 
 def main() -> None:
-    """Reads the command line; each size is a process of its own."""
+    """Measure each size in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 2000, 8000, 32000])
     parser.add_argument("--json", type=Path)

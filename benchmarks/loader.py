@@ -19,7 +19,7 @@ sys.path[:0] = [str(HERE.parent / "template"), str(HERE)]
 
 
 def enlarge(folder: Path, to: Path, width: int, n: int = 24) -> Path:
-    """Copies n photographs of each class, each of them `width` pixels wide."""
+    """Copy n images of each class, scaled to a width of `width` pixels."""
     from PIL import Image
 
     for path in (file for name in folder.iterdir() if name.is_dir() for file in sorted(name.glob("*.jpg"))[:n]):
@@ -32,7 +32,7 @@ def enlarge(folder: Path, to: Path, width: int, n: int = 24) -> Path:
 
 
 def main() -> None:
-    """Reads the command line, reads all pictures in turns, prints milliseconds a picture and their ratio."""
+    """Read all images in turns; print milliseconds per image and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--width", type=int)

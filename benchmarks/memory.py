@@ -41,7 +41,7 @@ def steps(model: str, keep: bool, n: int, size: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Reads the command line, runs all in turns, prints a line for each network."""
+    """Run all in turns and print a line for each network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["resnet18", "resnet50", "efficientnet_b0"])
     parser.add_argument("--batch-size", type=int, default=32)

@@ -27,7 +27,7 @@ sys.path.insert(0, str(HERE.parent / "template"))
 
 
 def ways(folder: Path, n: int) -> dict[str, Callable[[], None]]:
-    """A function for each way, which trains an epoch of n batches."""
+    """Return, by name, functions that train an epoch of n batches."""
     import torch
     from poutyne import CSVLogger, EarlyStopping, Model, ModelCheckpoint, ReduceLROnPlateau
 
@@ -98,7 +98,7 @@ def quiet_terminal() -> None:
 
 
 def main() -> None:
-    """Reads the command line, trains in turns, prints microseconds a batch."""
+    """Train in turns and print microseconds per batch."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=7)

@@ -30,7 +30,7 @@ Curve = list[tuple[float, float]]  # seconds since the first picture, validation
 
 
 def same_images(data_dir: Path, train_transform: Callable, val_transform: Callable) -> tuple:
-    """The ImageFolder of torchvision over the pictures that the template trains with and validates on.
+    """Return torchvision's ImageFolder of the images that the template trains with and validates on.
 
     `main` has looked up which, so that no peer has to import the template.
     """
@@ -46,7 +46,7 @@ def same_images(data_dir: Path, train_transform: Callable, val_transform: Callab
 
 
 def tutorial_transforms() -> tuple[Callable, Callable]:
-    """What tutorials of torchvision do."""
+    """Return the transforms of torchvision's tutorials."""
     from torchvision import transforms as t
 
     last = [t.ToTensor(), t.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
@@ -55,7 +55,7 @@ def tutorial_transforms() -> tuple[Callable, Callable]:
 
 
 def original_augmenter():
-    """A list of imgaug as the original's: two affine steps, some blur, colours."""
+    """Return augmenters as the original has them: two affine steps, some blur, colours."""
     import imgaug.augmenters as iaa
 
     return iaa.Sequential(
@@ -71,7 +71,7 @@ def original_augmenter():
 
 
 def original_transforms() -> tuple[Callable, Callable]:
-    """A squashed picture, an imgaug pipeline for each; normalised, which the original forgot."""
+    """Return the original's transforms: squash, then imgaug; with the normalization that it forgot."""
     import numpy as np
     from torchvision import transforms as t
 
@@ -83,7 +83,7 @@ def original_transforms() -> tuple[Callable, Callable]:
 
 
 def frozen_resnet18(n_classes: int, keep_head: bool = False):
-    """The network of torchvision with a new last layer; nothing else has a gradient."""
+    """Return torchvision's network with a new last layer; nothing else has a gradient."""
     import torch
     from torchvision.models import ResNet18_Weights, resnet18
 
@@ -94,7 +94,7 @@ def frozen_resnet18(n_classes: int, keep_head: bool = False):
 
 
 def loop(data_dir: Path, transforms: tuple, workers: int, tuned: bool, begin: Callable[[], None]) -> Iterator[float]:
-    """A bare PyTorch loop, as in a good tutorial; tuned: eval mode, no gradient below, bfloat16, channels_last."""
+    """Train in a bare PyTorch loop; tuned: eval mode, no gradient below the head, bfloat16, channels_last."""
     import torch
     from torch.utils.data import DataLoader
 
@@ -131,17 +131,17 @@ def loop(data_dir: Path, transforms: tuple, workers: int, tuned: bool, begin: Ca
 
 
 def original(data_dir: Path, seed: int, begin: Callable[[], None]) -> Iterator[float]:
-    """The original's way: 4 workers, float32, the frozen network in train mode."""
+    """Train as the original: 4 workers, float32, the frozen network in train mode."""
     yield from loop(data_dir, original_transforms(), 4, tuned=False, begin=begin)
 
 
 def raw_pytorch(data_dir: Path, seed: int, begin: Callable[[], None]) -> Iterator[float]:
-    """A good tutorial's loop."""
+    """Train in the loop of a good tutorial."""
     yield from loop(data_dir, tutorial_transforms(), WORKERS, tuned=False, begin=begin)
 
 
 def raw_tuned(data_dir: Path, seed: int, begin: Callable[[], None]) -> Iterator[float]:
-    """The same with all that PyTorch offers for speed."""
+    """Train in the same loop with all that PyTorch offers for speed."""
     yield from loop(data_dir, tutorial_transforms(), WORKERS, tuned=True, begin=begin)
 
 
@@ -243,7 +243,7 @@ def ignite(data_dir: Path, seed: int, begin: Callable[[], None]) -> Iterator[flo
 
 
 def timm(data_dir: Path, seed: int, begin: Callable[[], None]) -> Iterator[float]:
-    """The library as its train script puts it together: its network, transforms, loader, optimizer and meters."""
+    """Train as timm's script: its network, transforms, loader, optimizer and meters."""
     import timm
     import torch
     from timm.data import create_loader, create_transform
@@ -281,7 +281,7 @@ def timm(data_dir: Path, seed: int, begin: Callable[[], None]) -> Iterator[float
 
 
 def template(data_dir: Path, seed: int, begin: Callable[[], None], **options) -> Iterator[tuple[float, float]]:
-    """The template by its own main(), with the options that it has by itself, in an empty project."""
+    """Train by the template's main() with its defaults, in an empty project."""
     import csv
 
     from poutyne import Model
@@ -323,7 +323,7 @@ def ours(data_dir: Path, seed: int, begin: Callable[[], None]) -> Iterator[tuple
 
 
 def ours_plain(data_dir: Path, seed: int, begin: Callable[[], None]) -> Iterator[tuple[float, float]]:
-    """A new view of each picture in each epoch, as everybody else does it; bfloat16 as the tuned peers have it."""
+    """Train with a new view of each image in each epoch, as all others do; bfloat16 as in the tuned peers."""
     yield from template(data_dir, seed, begin, cached_views=0)
 
 
@@ -349,7 +349,7 @@ def run_one(name: str, data_dir: Path, seed: int) -> None:
 
 
 def watched(command: list[str]) -> tuple[str, float]:
-    """Runs a command; returns what it printed, and the most memory that it and its children had at once, in MB."""
+    """Run a command; return its output, and the peak memory of it and its children in MB."""
     import psutil
 
     peak = 0.0
@@ -401,7 +401,7 @@ def draw(table: dict[str, dict], file: Path) -> None:
 
 
 def main() -> None:
-    """Reads the command line and runs all peers in turns."""
+    """Run all peers in turns."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)

@@ -54,7 +54,7 @@ def test_accuracy(train: tuple, held_out: tuple, views: int, epochs: int, seed: 
 
 
 def main() -> None:
-    """Reads the command line; prints a line for each folder, number of epochs and number of views."""
+    """Print a line for each folder, number of epochs and number of views."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--seeds", type=int, default=10)

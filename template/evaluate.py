@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal
 from tyro.conf import Positional
 
 from core.cli import check_at_least, parse, run_script
+from core.environment import rank
 from core.errors import UserError
 from core.files import read_json, write_json
-from core.processes import init_distributed, rank
 from Project import project
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def main(options: Options) -> None:
     """Score the images of a run; write the metrics, the confusion matrix and the report."""
     from poutyne import Model
 
+    from core.processes import init_distributed
     from data import make_loader
     from evaluation import plots
     from evaluation.report import render_report

@@ -59,7 +59,7 @@ def test_what_kept_memory_brings_is_measured():
 
 
 @pytest.mark.skipif(not WEIGHTS.is_dir(), reason="needs ImageNet weights, and there is no network here")
-def test_peers_train_on_the_find_duplicates(tmp_path):
+def test_peers_train_on_the_same_images(tmp_path):
     draw(tmp_path, 40)
     words = ["--data-dir", tmp_path, "--seeds", "1", "--only", "raw_tuned", "ours", "--json", tmp_path / "peers.json"]
     environ = {**os.environ, "TORCH_HOME": str(WEIGHTS)}

@@ -83,20 +83,20 @@ def test_a_project_of_ones_own_is_updated(published, tmp_path, way):
         sh("sh", "-c", line, cwd=project)
     sh("git", "init", "-q", "-b", "main", cwd=project)
     commit(project, "mine")
-    change(project / "config.py", "epochs: int = 20", "epochs: int = 33")
+    change(project / "config.py", "epochs: PositiveInt = 20", "epochs: PositiveInt = 33")
     (project / "models" / "mine.py").write_text("A network of mine\n")
     change(project / "losses" / "__init__.py", "label_smoothing=0.1", "label_smoothing=0.2")
     commit(project, "edits of my own")
 
-    change(published / "template" / "config.py", "batch_size: int = 32", "batch_size: int = 48")
+    change(published / "template" / "config.py", "batch_size: PositiveInt = 32", "batch_size: PositiveInt = 48")
     change(published / "template" / "losses" / "__init__.py", "label_smoothing=0.1", "label_smoothing=0.3")
     (published / "template" / "new.py").write_text("new in the second version\n")
     commit(published, "second", "v2.0.0")
     copier("update", "--conflict", "inline", cwd=project)
 
     config = (project / "config.py").read_text(encoding="utf-8")
-    assert "epochs: int = 33" in config  # edits are kept
-    assert "batch_size: int = 48" in config  # the new version has arrived
+    assert "epochs: PositiveInt = 33" in config  # edits are kept
+    assert "batch_size: PositiveInt = 48" in config  # the new version has arrived
     assert (project / "new.py").read_text() == "new in the second version\n"
     assert (project / "models" / "mine.py").exists()
     losses = (project / "losses" / "__init__.py").read_text(encoding="utf-8")

@@ -20,7 +20,6 @@ import predict
 from config import parse_config
 from core.cli import parse
 from core.errors import UserError
-from data import check
 from data.demo import draw_demo
 from losses import LOSSES
 from Project import Project
@@ -250,8 +249,6 @@ def test_a_table_that_cannot_be_written(exit_of, photos, tmp_path):
     for path in (tmp_path, tmp_path / "nowhere" / "out.csv"):
         code, error = exit_of(predict.main, lambda path=path: predict.Options(tmp_path, (photos,), csv=path))
         assert (code, "--csv" in error) == (2, True)
-        code, error = exit_of(check.main, lambda path=path: check.Options(json=path))
-        assert (code, "--json" in error) == (2, True)
 
 
 def test_printing_where_nobody_reads_or_in_letters_that_are_lacking():

@@ -12,10 +12,8 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, Subset
 from torchvision.transforms import v2
 
-from config import Config
 from core.errors import UserError
 from data import DatasetSplits, get_data, get_dataloaders
-from data.check import check
 from data.demo import draw_demo
 from data.image_dataset import ImageDataset, UnlabelledImages, image_sources
 from data.image_io import needed_sides, read_image
@@ -127,22 +125,18 @@ def broken_copy(photos: Path, to: Path) -> Path:
     return to
 
 
-def test_truncated_and_empty_images_are_named(photos, tmp_path):
+def test_truncated_images_are_named(photos, tmp_path):
     folder = broken_copy(photos, tmp_path / "data")
     victim = folder / "val" / "hero" / "003.jpg"
     victim.write_bytes(victim.read_bytes()[:1500])
-    (folder / "train" / "hero" / "000.jpg").write_bytes(b"")
-    data = get_data("imagefolder", folder)
-    with pytest.raises(UserError, match=r"000\.jpg.*1 more"):
-        check(Config(), data, tmp_path / "cache")
     with pytest.raises(UserError, match=r"003\.jpg"):
         read_image(victim)
 
 
 def test_a_broken_image_in_a_worker_is_still_one_line(photos, tmp_path):
     folder = broken_copy(photos, tmp_path / "data")
-    train_dl, _, _ = get_dataloaders(folder / "train", folder / "val", num_workers=1, persistent_workers=False)
     (folder / "train" / "hero" / "000.jpg").write_bytes(b"")
+    train_dl, _, _ = get_dataloaders(folder / "train", folder / "val", num_workers=1, persistent_workers=False)
     with pytest.raises(UserError) as caught:
         list(train_dl)
     assert str(caught.value).startswith("cannot read the image")
@@ -283,15 +277,6 @@ def test_a_split_of_items_without_names_is_not_restored_by_index():
     assert restore_split(data, split, data.task) is data
     with pytest.raises(UserError, match="no unique file names"):
         restore_split(replace(data, test=Numbers(1)), split, data.task)
-
-
-def test_a_class_that_is_missing_from_a_part_is_logged(photos, tmp_path, caplog):
-    folder = broken_copy(photos, tmp_path / "data")
-    for path in sorted((folder / "val" / "hero").iterdir())[1:]:
-        path.unlink()
-    data = check(Config(num_workers=0), get_data("imagefolder", folder), tmp_path / "cache")
-    assert list(data.findings.missing_classes.values()) == [["hero"]]
-    assert "hero" in caplog.text
 
 
 def test_a_demo_that_was_left_half_drawn_is_drawn_again(tmp_path, monkeypatch):

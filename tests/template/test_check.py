@@ -283,3 +283,26 @@ def test_normalisation_is_stored_with_the_network(train, clean, tmp_path, how, m
         assert mean != [0.485, 0.456, 0.406]
     assert weights["normalize.mean"].flatten().tolist() == pytest.approx(mean)
     assert weights["normalize.std"].flatten().tolist() == pytest.approx(std)
+
+
+def test_damaged_images_are_refused(photos, tmp_path):
+    folder = Path(shutil.copytree(photos, tmp_path / "data"))
+    (folder / "val" / "hero" / "003.jpg").write_bytes(b"\xff\xd8")
+    (folder / "train" / "hero" / "000.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match=r"000\.jpg.*1 more"):
+        check(Config(), get_data("imagefolder", folder), tmp_path / "cache")
+
+
+def test_a_class_that_is_missing_from_a_part_is_logged(photos, tmp_path, caplog):
+    folder = Path(shutil.copytree(photos, tmp_path / "data"))
+    for path in sorted((folder / "val" / "hero").iterdir())[1:]:
+        path.unlink()
+    data = check(Config(num_workers=0), get_data("imagefolder", folder), tmp_path / "cache")
+    assert list(data.findings.missing_classes.values()) == [["hero"]]
+    assert "hero" in caplog.text
+
+
+def test_a_findings_file_that_cannot_be_written(exit_of, tmp_path):
+    for path in (tmp_path, tmp_path / "nowhere" / "out.json"):
+        code, error = exit_of(command, lambda path=path: Options(json=path))
+        assert (code, "--json" in error) == (2, True)
