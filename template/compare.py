@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SIGNIFICANCE_LEVEL = 0.05  # of all verdicts of a comparison together
+Verdict = tuple[str, float, float]  # yes, no (A beats B) or unclear; the accuracy of B minus that of A; p
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,10 @@ def main(options: Options) -> None:
     print(f"Test accuracy in percent over {repeats}, {n_images} test images:")
     print(accuracy.to_string(float_format="%.2f"))
     print("If the best setting is chosen on the test set, its accuracy there is slightly optimistic.")
-    a = correct.loc["A"].to_numpy(float)
-    comparisons = len(results) - 1
-    for letter in list(results)[1:]:
-        b = correct.loc[letter].to_numpy(float)
-        answer, difference, p = compare_runs(a, b, comparisons)
-        least = smallest_difference(a, b, comparisons)
+    a, *others = [correct.loc[letter].to_numpy(float) for letter in results]
+    for letter, b in zip(ascii_uppercase[1:], others, strict=False):
+        answer, difference, p = compare_runs(a, b, len(others))
+        least = smallest_difference(a, b, len(others))
         print(
             f"{letter} beats A: {answer}  ({100 * difference:+.2f} points, p = {p:.3f}; "
             f"with {n_images} test images, differences below about {100 * least:.1f} points stay unclear)"
@@ -151,9 +150,7 @@ def read_correct(run: Run) -> dict[str, bool]:
         return {row["file"]: row["true"] == row["predicted"] for row in csv.DictReader(file)}
 
 
-def compare_runs(
-    a: "np.ndarray", b: "np.ndarray", comparisons: int = 1, resamples: int = 9999
-) -> tuple[str, float, float]:
+def compare_runs(a: "np.ndarray", b: "np.ndarray", comparisons: int = 1, resamples: int = 9999) -> Verdict:
     """Test whether B beats A: a paired t-test over the runs and a sign-flip test over the images have to agree.
 
     The larger p counts (Berger, "Multiparameter Hypothesis Testing and Acceptance Sampling", Technometrics 1982), with
@@ -162,10 +159,7 @@ def compare_runs(
     Args:
         a, b: (runs, images) of 0 and 1, whether the prediction was correct; both are paired.
         comparisons: number of verdicts, for the correction.
-        resamples: random sign flips.
-
-    Returns:
-        "yes", "no" (A beats B) or "unclear"; the accuracy of B minus that of A; and p.
+        resamples: number of random sign flips.
     """
     import numpy as np
     from scipy import stats
@@ -185,7 +179,7 @@ def compare_runs(
 
 
 def smallest_difference(a: "np.ndarray", b: "np.ndarray", comparisons: int = 1) -> float:
-    """Estimate the smallest difference in accuracy that can be significant on this many test images, at most 1.
+    """Estimate the smallest difference in accuracy that can be significant on this many test images.
 
     Under random sign flips, the mean of n differences d has a standard error of sqrt(mean(d²) / n). So with the
     standard deviation s of d, a mean m is z standard errors from 0 where m = z · s / sqrt(n - z²). Where k images
@@ -196,11 +190,12 @@ def smallest_difference(a: "np.ndarray", b: "np.ndarray", comparisons: int = 1) 
     by_image = (b - a).mean(axis=0)
     n = len(by_image)
     one_sided = SIGNIFICANCE_LEVEL / (2 * comparisons)
-    needed = math.floor(-math.log2(one_sided)) + 1
-    if (by_image != 0).sum() < needed:
-        return min(1.0, needed / n)
-    z = stats.norm.isf(one_sided)
-    return min(1.0, float(z * by_image.std() / math.sqrt(n - z**2)))
+    least = math.floor(-math.log2(one_sided)) + 1  # images that have to differ
+    difference = least / n
+    if (by_image != 0).sum() >= least:
+        z = stats.norm.isf(one_sided)
+        difference = float(z * by_image.std() / math.sqrt(n - z**2))
+    return min(1.0, difference)
 
 
 if __name__ == "__main__":

@@ -46,8 +46,7 @@ def show_dataset(dataset: Dataset, n: int = 16, file: str | Path | None = None) 
 
     Args:
         dataset: of pairs (image, label); an image is a PIL image or a tensor (C, H, W), uint8 or float.
-        n: number of images, at most.
-        file: to draw them in (default: the notebook, or `show_dataset.png` in a script).
+        file: to write (default: the output of a notebook, or `show_dataset.png` in a script).
     """
     indices = random.sample(range(len(dataset)), min(n, len(dataset)))
     items = [dataset[i] for i in indices]
@@ -57,13 +56,11 @@ def show_dataset(dataset: Dataset, n: int = 16, file: str | Path | None = None) 
 
 
 def show_dl(dl: DataLoader, n: int = 16, file: str | Path | None = None) -> None:
-    """Show images of a loader as the network gets them, with their classes.
+    """Show at most n images of a loader as the network gets them, with their classes.
 
     Args:
-        dl: loader of images (N, C, H, W), uint8 or float, and labels. If it shuffles, its next batch is shown, else
-            images from all of its dataset.
-        n: number of images, at most.
-        file: to draw them in (default: the notebook, or `show_dl.png` in a script).
+        dl: loader that shuffles, whose next batch is shown, or that does not: images from all of its dataset.
+        file: to write (default: the output of a notebook, or `show_dl.png` in a script).
     """
     plots.show_figure(plots.batch_grid(dl, n), file or "show_dl.png", inline=file is None)
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from core.files import read_json, write_json
 from Project import Run
 
-Label = int | tuple[int, ...]  # a class; with several classes an image, 0 or 1 for each class
+Label = int | Sequence[int]  # a class; with several classes an image, 0 or 1 for each class
 SEPARATOR = "|"  # between the names of several classes
 
 
@@ -39,25 +39,26 @@ class Task:
         thresholds = {name: self.thresholds.get(name, 0.5) for name in self.classes}
         return {"classes.json": self.classes, "thresholds.json": thresholds}
 
-    def activate(self, logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    def activate(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
         """Compute probabilities (…, n_classes) from logits of the same shape."""
         logits = logits / temperature
         return logits.sigmoid() if self.multilabel else logits.softmax(dim=-1)
 
-    def decode(self, probabilities: torch.Tensor) -> torch.Tensor:
+    def decode(self, probabilities: Tensor) -> Tensor:
         """Predict labels from probabilities (…, n_classes): classes (…), or 0 and 1 for each class (…, n_classes)."""
         if not self.multilabel:
             return probabilities.argmax(dim=-1)
-        thresholds = self.files["thresholds.json"].values()
-        return (probabilities >= probabilities.new_tensor([*thresholds])).long()
+        thresholds = [self.thresholds.get(name, 0.5) for name in self.classes]
+        present = probabilities >= probabilities.new_tensor(thresholds)
+        return present.long()
 
-    def harden(self, labels: torch.Tensor) -> torch.Tensor:
+    def harden(self, labels: Tensor) -> Tensor:
         """Turn soft labels (N, n_classes) into hard ones; return hard ones as they are."""
         if not labels.is_floating_point():
             return labels
         return (labels > 0.5).long() if self.multilabel else labels.argmax(dim=1)
 
-    def encode(self, names: Sequence[str]) -> Label:
+    def encode(self, names: list[str]) -> Label:
         """Return the label of an image from the names of its classes."""
         if self.multilabel:
             return tuple(int(name in names) for name in self.classes)
@@ -68,11 +69,11 @@ class Task:
         names = split_names(text) if self.multilabel else [text]
         return self.encode(names)
 
-    def names(self, label: Label | list[int]) -> list[str]:
+    def names(self, label: Label) -> list[str]:
         """Return the names of the classes of a label."""
         return [self.classes[i] for i in classes_of(label)]
 
-    def describe(self, label: Label | list[int]) -> str:
+    def describe(self, label: Label) -> str:
         """Return the names of the classes of a label as one text."""
         return SEPARATOR.join(self.names(label))
 
@@ -89,7 +90,7 @@ class Task:
         return n_images / (len(counts) * counts)
 
 
-def classes_of(label: Label | list[int]) -> list[int]:
+def classes_of(label: Label) -> list[int]:
     """Return the classes of a label, as numbers."""
     if isinstance(label, int):
         return [label]

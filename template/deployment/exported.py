@@ -5,13 +5,13 @@ import logging
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from core.task import Task
 from models.classifier import Classifier
 
 BATCH = ({0: torch.export.Dim("n", min=1)},)  # any number of images
-Export = tuple[bytes, Callable[..., torch.Tensor]]  # the content of a file, and the function that it computes
+Export = tuple[bytes, Callable[..., Tensor]]  # the content of a file, and the function that it computes
 
 
 class Probabilities(nn.Module):
@@ -23,11 +23,11 @@ class Probabilities(nn.Module):
         self.task = task
         self.temperature = temperature
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         return self.task.activate(self.network(images), self.temperature)
 
 
-def to_onnx(network: nn.Module, images: torch.Tensor) -> Export:
+def to_onnx(network: nn.Module, images: Tensor) -> Export:
     """Export a network in eval mode for onnxruntime, traced on two images."""
     import onnxruntime
 
@@ -45,14 +45,14 @@ def to_onnx(network: nn.Module, images: torch.Tensor) -> Export:
     content = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
-    def compute(images: torch.Tensor) -> torch.Tensor:
+    def compute(images: Tensor) -> Tensor:
         probabilities = session.run(None, {"images": images.numpy()})[0]
         return torch.from_numpy(probabilities)
 
     return content, compute
 
 
-def to_pt2(network: nn.Module, images: torch.Tensor) -> Export:
+def to_pt2(network: nn.Module, images: Tensor) -> Export:
     """Export a network in eval mode for `torch.export.load`, traced on two images."""
     file = io.BytesIO()
     program = torch.export.export(network, (images,), dynamic_shapes=BATCH)

@@ -115,15 +115,17 @@ def rates(rates: Sequence[float], losses: Sequence[float], suggestion: float) ->
 
 def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
     """Plot a confusion matrix (C, C), or for multilabel (C, 2, 2), a row of counts for each class."""
-    xlabel, columns = "predicted", classes
+    columns = classes
+    labels = ("predicted", "true")
     if counts.ndim == 3:
         tp, fp, fn = tp_fp_fn(counts)
         counts = np.stack([tp, fn, fp], axis=1)
-        xlabel, columns = "", ["true positives", "false negatives", "false positives"]
+        columns = ["true positives", "false negatives", "false positives"]
+        labels = ("", "class")
     small = len(classes) <= 30
     cell = 0.4 if small else 0.135  # inches
     height, width = cell * np.minimum(counts.shape, MAX_NAMES)
-    axes = new_axes(width + 2.8, height + 2.2, xlabel, "class")
+    axes = new_axes(width + 2.8, height + 2.2, *labels)
     axes.grid(visible=False)
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
     heatmap = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)

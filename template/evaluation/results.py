@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import pandas as pd
 import torch
 from poutyne import Model
 
@@ -87,10 +88,14 @@ def write_results(
         logger.log(level, "%s", calibration.guarantee)
     logger.info("The results are in %s", run.folder)
     stopwatch.lap("scoring and report")
-    seconds = dict(stopwatch.seconds)
-    trained = log[log["epoch"] >= first_epoch]
-    epochs = trained[list(TIMES)].sum().rename(TIMES)
-    seconds["callbacks"] = seconds.pop("training") - epochs.sum()
-    seconds.update(epochs)
-    write_json(run.times, {"resumed_after": first_epoch - 1, "seconds": seconds})
+    write_times(run, stopwatch.seconds, log, first_epoch)
     render_report(run, test, test_set, "test")
+
+
+def write_times(run: Run, seconds: dict[str, float], log: pd.DataFrame, first_epoch: int) -> None:
+    """Write times.json: the seconds of this command, those of "training" by what its epochs spent them on."""
+    trained = log[log["epoch"] >= first_epoch]
+    parts = trained[list(TIMES)].sum().rename(TIMES)
+    callbacks = seconds["training"] - parts.sum()
+    seconds = {**seconds, **parts, "callbacks": callbacks}
+    write_json(run.times, {"resumed_after": first_epoch - 1, "seconds": seconds})

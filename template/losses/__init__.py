@@ -9,15 +9,16 @@ from functools import partial
 from inspect import signature
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from core.errors import UserError, format_error, lookup, out_of_memory
 from core.task import Task
 
-Loss = Callable[..., torch.Tensor]
+Loss = Callable[..., Tensor]
 
 
-def bce(logits: torch.Tensor, labels: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+def bce(logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
     """Compute the binary cross-entropy of each class; `weight` applies to images that have the class."""
     return functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), pos_weight=weight)
 
@@ -30,12 +31,7 @@ LOSSES: dict[str, Loss] = {
 
 
 def get_loss(name: str, weights: Sequence[float] | None = None, device: torch.device | str = "cpu") -> Loss:
-    """Return a loss as a function of logits and labels.
-
-    Args:
-        name: a key of `LOSSES`.
-        weights: of each class (default: none).
-        device: of the logits.
+    """Return a loss as a function of logits and labels, with the weights of the classes if there are any.
 
     Raises:
         UserError: there is no such loss, or it takes no class weights.
