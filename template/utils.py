@@ -52,7 +52,7 @@ def show_dataset(dataset: Dataset, n: int = 16, file: str | Path | None = None) 
     items = [dataset[i] for i in indices]
     images, labels = zip(*items, strict=True)
     figure = plots.image_grid(images, plots.class_names(dataset, labels))
-    plots.show_figure(figure, file or "show_dataset.png", inline=file is None)
+    plots.show_figure(figure, "show_dataset.png", file)
 
 
 def show_dl(dl: DataLoader, n: int = 16, file: str | Path | None = None) -> None:
@@ -62,7 +62,7 @@ def show_dl(dl: DataLoader, n: int = 16, file: str | Path | None = None) -> None
         dl: loader that shuffles, whose next batch is shown, or that does not: images from all of its dataset.
         file: to write (default: the output of a notebook, or `show_dl.png` in a script).
     """
-    plots.show_figure(plots.batch_grid(dl, n), file or "show_dl.png", inline=file is None)
+    plots.show_figure(plots.batch_grid(dl, n), "show_dl.png", file)
 
 
 class LoadedRun:

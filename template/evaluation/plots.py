@@ -189,14 +189,15 @@ def printable(name: str) -> str:
     return "".join(c if c.isprintable() else "\ufffd" for c in name)
 
 
-def show_figure(figure: Figure, file: str | Path, inline: bool = True) -> None:
-    """Show a figure in the notebook; outside of one, or if not `inline`, write it to a file."""
-    if inline and is_in_jupyter_notebook():
+def show_figure(figure: Figure, name: str, file: str | Path | None = None) -> None:
+    """Write a figure to `file`; if none is given, show it in the notebook, or outside of one, write it as `name`."""
+    if file is None and is_in_jupyter_notebook():
         from IPython.display import Image, display
 
         png = BytesIO()
         figure.savefig(png, format="png", bbox_inches="tight")
         display(Image(png.getvalue()))
     else:
+        file = file or name
         figure.savefig(file, bbox_inches="tight")
         print(f"written: {file}")
