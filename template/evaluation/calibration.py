@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,21 @@ from torch.nn import functional
 from core.errors import UserError
 from core.files import read_json
 from Project import Run
+
+
+class Answers(NamedTuple):
+    """Number of images, of answers given for them, and of wrong ones among these."""
+
+    n_images: int
+    n_answered: int
+    n_wrong: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_answered} of {self.n_images} images are answered and {self.n_wrong} of these answers are wrong: "
+            f"{100 * self.n_wrong / max(self.n_answered, 1):.1f} % of the answers given, "
+            f"{100 * self.n_wrong / max(self.n_images, 1):.1f} % of all images"
+        )
 
 
 @dataclass(frozen=True)
@@ -34,7 +50,7 @@ class Calibration:
     def guarantee(self) -> str:
         """Text that says what `max_error` guarantees, or why it guarantees nothing."""
         n = self.n_images
-        counts = f"On the validation set, {describe_answers(n, self.n_answered, self.n_wrong)}."
+        counts = f"On the validation set, {Answers(n, self.n_answered, self.n_wrong)}."
         if self.confidence_threshold is not None:
             return (
                 f"Of images like the training images, at most {100 * self.max_error:g} % get a wrong answer on average "
@@ -49,20 +65,11 @@ class Calibration:
         )
 
 
-def count_answers(confidence: np.ndarray, correct: np.ndarray, threshold: float | None) -> tuple[int, int, int]:
-    """Return the number of images, of answers given (all if there is no threshold) and of wrong ones among these."""
+def count_answers(confidence: np.ndarray, correct: np.ndarray, threshold: float | None) -> Answers:
+    """Count the answers with a confidence from `threshold` on, or all of them if there is none."""
     answered = confidence >= (threshold or 0)
     wrong = answered & ~correct
-    return len(answered), int(answered.sum()), int(wrong.sum())
-
-
-def describe_answers(n_images: int, n_answered: int, n_wrong: int) -> str:
-    """Describe how many images are answered, and the share of wrong answers among the answers and all images."""
-    return (
-        f"{n_answered} of {n_images} images are answered and {n_wrong} of these answers are wrong: "
-        f"{100 * n_wrong / max(n_answered, 1):.1f} % of the answers given, "
-        f"{100 * n_wrong / max(n_images, 1):.1f} % of all images"
-    )
+    return Answers(len(answered), int(answered.sum()), int(wrong.sum()))
 
 
 def calibrate(logits: Tensor, labels: Tensor, max_error: float) -> Calibration:
@@ -72,8 +79,8 @@ def calibrate(logits: Tensor, labels: Tensor, max_error: float) -> Calibration:
     confidence = p.numpy()
     correct = (predicted == labels).numpy()
     threshold = find_threshold(confidence, correct, max_error)
-    counts = count_answers(confidence, correct, threshold)
-    return Calibration(temperature, max_error, threshold, *counts)
+    answers = count_answers(confidence, correct, threshold)
+    return Calibration(temperature, max_error, threshold, *answers)
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

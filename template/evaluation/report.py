@@ -19,7 +19,7 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from config import Config, load_config
 from core.files import atomic_write, read_json
-from evaluation.calibration import count_answers, describe_answers, load_calibration
+from evaluation.calibration import count_answers, load_calibration
 from evaluation.plots import run_figures
 from evaluation.scoring import MONITOR, Scores, best_epoch, predictions_table, read_log, tp_fp_fn
 from Project import Run
@@ -58,7 +58,6 @@ def render_report(run: Run, scores: Scores, dataset: Dataset, part: str) -> None
         calibration=calibration,
         calibration_error=calibration_error(scores),
         answers=answers,
-        answers_text=describe_answers(*answers),
         best_epoch=best_epoch(log),
         epochs=len(log),
         monitor=MONITOR,

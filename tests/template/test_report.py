@@ -24,9 +24,9 @@ from core.errors import UserError
 from core.task import Task
 from data.demo import draw_demo
 from evaluation.calibration import (
+    Answers,
     calibrate,
     count_answers,
-    describe_answers,
     find_threshold,
     fit_temperature,
     load_calibration,
@@ -271,17 +271,17 @@ def test_the_page_counts_wrong_answers_among_those_given_and_among_all_images(tr
     confidence, correct = np.array([0.9, 0.8, 0.7, 0.6, 0.6]), np.array([True, False, True, False, True])
     answers = count_answers(confidence, correct, 0.65)
     assert answers == (5, 3, 1)
-    assert describe_answers(*answers) == (
+    assert str(answers) == (
         "3 of 5 images are answered and 1 of these answers are wrong: 33.3 % of the answers given, 20.0 % of all images"
     )
     run = train(epochs=1, max_error=0.9)
     known, page = load_calibration(run), html.unescape(run.report.read_text(encoding="utf-8"))
     answers = known.n_images, known.n_answered, known.n_wrong
     assert "at most 90 % get a wrong answer" in page
-    assert f"On the validation set, {describe_answers(*answers)}." in page
+    assert f"On the validation set, {Answers(*answers)}." in page
     scores = load_scores(run)
     answers = count_answers(scores.confidence, scores.correct, known.confidence_threshold)
-    assert f"Of the test images, {describe_answers(*answers)}." in page
+    assert f"Of the test images, {Answers(*answers)}." in page
     assert f"{answers[2]} of {answers[1]} answers wrong" in page
 
 
