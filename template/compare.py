@@ -82,10 +82,11 @@ def main(options: Options) -> None:
     print(f"Test accuracy in percent over {repeats}, {n_images} test images:")
     print(accuracy.to_string(float_format="%.2f"))
     print("If the best setting is chosen on the test set, its accuracy there is slightly optimistic.")
-    a, *others = [correct.loc[letter].to_numpy(float) for letter in results]
-    for letter, b in zip(ascii_uppercase[1:], others, strict=False):
-        answer, difference, p = compare_runs(a, b, len(others))
-        least = smallest_difference(a, b, len(others))
+    others = {letter: correct.loc[letter].to_numpy(float) for letter in results}
+    a = others.pop("A")
+    for letter, b in others.items():
+        answer, difference, p = compare_runs(b - a, len(others))
+        least = smallest_difference(b - a, len(others))
         print(
             f"{letter} beats A: {answer}  ({100 * difference:+.2f} points, p = {p:.3f}; "
             f"with {n_images} test images, differences below about {100 * least:.1f} points stay unclear)"
@@ -150,21 +151,20 @@ def read_correct(run: Run) -> dict[str, bool]:
         return {row["file"]: row["true"] == row["predicted"] for row in csv.DictReader(file)}
 
 
-def compare_runs(a: "np.ndarray", b: "np.ndarray", comparisons: int = 1, resamples: int = 9999) -> Verdict:
+def compare_runs(gains: "np.ndarray", comparisons: int = 1, resamples: int = 9999) -> Verdict:
     """Test whether B beats A: a paired t-test over the runs and a sign-flip test over the images have to agree.
 
     The larger p counts (Berger, "Multiparameter Hypothesis Testing and Acceptance Sampling", Technometrics 1982), with
     Bonferroni's correction. The sign-flip test is from Fisher, "The Design of Experiments", 1935.
 
     Args:
-        a, b: (runs, images) of 0 and 1, whether the prediction was correct; both are paired.
+        gains: (runs, images), 1 where only B's prediction is correct, -1 where only A's is, else 0.
         comparisons: number of verdicts, for the correction.
         resamples: number of random sign flips.
     """
     import numpy as np
     from scipy import stats
 
-    gains = b - a
     difference = float(gains.mean())
     by_run = gains.mean(axis=1)
     by_image = gains.mean(axis=0)
@@ -178,7 +178,7 @@ def compare_runs(a: "np.ndarray", b: "np.ndarray", comparisons: int = 1, resampl
     return "yes" if difference > 0 else "no", difference, p
 
 
-def smallest_difference(a: "np.ndarray", b: "np.ndarray", comparisons: int = 1) -> float:
+def smallest_difference(gains: "np.ndarray", comparisons: int = 1) -> float:
     """Estimate the smallest difference in accuracy that can be significant on this many test images.
 
     Under random sign flips, the mean of n differences d has a standard error of sqrt(mean(d²) / n). So with the
@@ -187,7 +187,7 @@ def smallest_difference(a: "np.ndarray", b: "np.ndarray", comparisons: int = 1) 
     """
     from scipy import stats
 
-    by_image = (b - a).mean(axis=0)
+    by_image = gains.mean(axis=0)
     n = len(by_image)
     one_sided = SIGNIFICANCE_LEVEL / (2 * comparisons)
     least = math.floor(-math.log2(one_sided)) + 1  # images that have to differ
