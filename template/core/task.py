@@ -112,6 +112,5 @@ def load_task(run: Run) -> Task:
 
 def reset_thresholds(run: Run) -> None:
     """Set the thresholds of a run, if any, back to 0.5: they were chosen for other weights."""
-    task = load_task(run)
-    if task.multilabel:
-        write_json(run.thresholds, dict.fromkeys(task.classes, 0.5))
+    if run.thresholds.exists():
+        write_json(run.thresholds, dict.fromkeys(read_json(run.thresholds), 0.5))
