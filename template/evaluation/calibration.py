@@ -25,7 +25,7 @@ class Answers(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"{self.n_answered} of {self.n_images} images are answered and {self.n_wrong} of these answers are wrong: "
+            f"{self.n_answered} of {self.n_images} images are answered, {self.n_wrong} of them wrongly: "
             f"{100 * self.n_wrong / max(self.n_answered, 1):.1f} % of the answers given, "
             f"{100 * self.n_wrong / max(self.n_images, 1):.1f} % of all images"
         )

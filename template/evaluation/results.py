@@ -30,14 +30,14 @@ TIMES = {"data_time": "waiting for images", "train_time": "training", "val_time"
 
 
 def write_inputs(run: Run, network: torch.nn.Module, loaders: DataLoaders, image_size: int) -> None:
-    """Write train_batch.png, val_batch.png and model.txt before the training, from one process."""
+    """Write train_batch.png, val_batch.png and model.txt from one process; log the size of the network."""
     if rank() > 0:
         return
     plots.batch_grid(loaders.train).savefig(run / "train_batch.png", bbox_inches="tight")
     plots.batch_grid(loaders.val).savefig(run / "val_batch.png", bbox_inches="tight")
     summary = summarize(network, image_size)
     (run / "model.txt").write_text(summary, encoding="utf-8")
-    logger.info("%s", summary)
+    logger.info("%s", summary.splitlines()[-1])
 
 
 def write_results(

@@ -272,7 +272,7 @@ def test_the_page_counts_wrong_answers_among_those_given_and_among_all_images(tr
     answers = count_answers(confidence, correct, 0.65)
     assert answers == (5, 3, 1)
     assert str(answers) == (
-        "3 of 5 images are answered and 1 of these answers are wrong: 33.3 % of the answers given, 20.0 % of all images"
+        "3 of 5 images are answered, 1 of them wrongly: 33.3 % of the answers given, 20.0 % of all images"
     )
     run = train(epochs=1, max_error=0.9)
     known, page = load_calibration(run), html.unescape(run.report.read_text(encoding="utf-8"))
