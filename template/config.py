@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from core.cli import option, parse
+from core.cli import option_name, parse
 from core.environment import versions
 from core.errors import UserError, format_error
 from core.files import read_json
@@ -142,12 +142,13 @@ def check_changes(saved: Config, config: Config) -> None:
     """Raise a UserError if an option differs from the saved one that would make it another run."""
     for name, before in vars(saved).items():
         now = getattr(config, name)
+        changed = f"--{option_name(name)} {now}"
         if now == before or name in MAY_CHANGE_ON_RESUME:
             continue
         if name not in MAY_BE_RAISED_ON_RESUME:
-            raise UserError(f"{option(name, now)} cannot be changed on resume (the run has {before}); start a new run")
+            raise UserError(f"{changed} cannot be changed on resume (the run has {before}); start a new run")
         if now < before:
-            raise UserError(f"{option(name, now)}: the run has {before}, which can only be raised on resume")
+            raise UserError(f"{changed}: the run has {before}, which can only be raised on resume")
     if config.epochs > saved.epochs and config.lr_schedule not in ("plateau", "constant"):
         raise UserError(
             f"--epochs {config.epochs}: the {config.lr_schedule} schedule was planned for {saved.epochs} epochs; "

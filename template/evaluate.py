@@ -61,21 +61,21 @@ def main(options: Options) -> None:
     from utils import get_device, load_run
 
     loaded = load_run(options.run_dir)
-    run, task = loaded.run, loaded.task
-    loss = get_loss(loaded.config.loss)
+    run = loaded.run
     device = get_device(options.device)
     init_distributed(device, options.batch_size)
-    model = Model(loaded.network, None, None, device=device)
     name, dataset = load_dataset(loaded, options)
-    workers = options.num_workers
-    loader = make_loader(dataset, loaded.transform, task.classes, batch_size=options.batch_size, num_workers=workers)
-
+    loader = make_loader(
+        dataset, loaded.transform, loaded.classes, batch_size=options.batch_size, num_workers=options.num_workers
+    )
+    loss = get_loss(loaded.config.loss)
+    model = Model(loaded.network, None, None, device=device)
     logits, labels = predict(model, loader)
     if rank() > 0:
         return
-    scores = score(task, logits, labels, loss, loaded.calibration.temperature)
+    scores = score(loaded.task, logits, labels, loss, loaded.calibration.temperature)
     write_json(run / f"evaluate-{name}.json", scores.named(name))
-    plots.confusion(scores.confusion, task.classes).savefig(run / f"evaluate-{name}.png")
+    plots.confusion(scores.confusion, loaded.classes).savefig(run / f"evaluate-{name}.png")
     logger.info("%s: %s", name, scores)
     render_report(run, scores, dataset, name)
 
@@ -94,13 +94,14 @@ def load_dataset(loaded: "LoadedRun", options: Options) -> "tuple[str, Dataset]"
     except UserError:
         if not data_dir:
             raise
-        split = read_json(loaded.run.split)
         folder = data_dir if data_dir.is_dir() else data_dir.parent  # of a table
-        found = [(folder / file).is_file() for file in split["train"] + split["val"] + split["test"]]
-        if sum(found) > len(found) / 2:
+        split = read_json(loaded.run.split)
+        files = [*split["train"], *split["val"], *split["test"]]
+        found = [file for file in files if (folder / file).is_file()]
+        if len(found) > len(files) / 2:
             raise  # an incomplete copy of the run's images: those of the training would be scored too
     if loaded.task.multilabel or loaded.config.dataset == "csv":
-        from data.csv_dataset import read_labelled_table
+        from data.csv_dataset import read_labelled_table  # an optional file
 
         return "folder", read_labelled_table(data_dir, loaded.task)
     return "folder", read_labelled(data_dir, loaded.classes)

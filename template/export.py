@@ -43,20 +43,19 @@ def main(options: Options) -> None:
 
     loaded = load_run(options.run_dir)
     run = loaded.run
-    config = loaded.config
+    size = loaded.config.image_size
+    resize = loaded.config.resize
     network = Probabilities(loaded.network, loaded.task, loaded.calibration.temperature).eval()
-    crops = v2.Compose([v2.PILToTensor(), v2.Resize(2 * config.image_size), v2.TenCrop(config.image_size)])
+    crops = v2.Compose([v2.PILToTensor(), v2.Resize(2 * size), v2.TenCrop(size)])
     images = torch.stack(crops(read_image(run / "val_batch.png")))  # the run folder is enough
 
-    to_file, from_file = FORMATS[options.format]
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # about deprecations within torch
         try:
-            content = to_file(network, images[:2])
-            exported = from_file(content)
+            content, exported = FORMATS[options.format](network, images[:2])
         except ImportError as error:
             raise UserError(f"{error.name} is not installed; pip install -r requirements.txt") from error
-        computed = torch.cat([exported(images[:1]), exported(images[1:])])  # the batch size is free
+        computed = torch.cat([exported(images[:1]), exported(images[1:])])  # any batch size works
         difference = (computed - network(images)).abs().max().item()
     logger.info("largest difference over %d images: %.1e", len(images), difference)
     if not difference <= TOLERANCE:  # nan is refused too
@@ -65,9 +64,9 @@ def main(options: Options) -> None:
     with atomic_write(path, "wb") as file:
         file.write(content)
 
-    labels: dict[str, Any] = {"classes": loaded.classes, "image_size": config.image_size, "resize": config.resize}
-    if config.resize == "crop":
-        labels["short_side"] = short_side(config.image_size)
+    labels: dict[str, Any] = {"classes": loaded.classes, "image_size": size, "resize": resize}
+    if resize == "crop":
+        labels["short_side"] = short_side(size)
     if loaded.task.multilabel:
         labels["thresholds"] = loaded.task.thresholds
     else:

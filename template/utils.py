@@ -1,6 +1,5 @@
 """For scripts and notebooks: choose a device, show images, load a finished run."""
 
-import os
 import random
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure
 from torch.utils.data import DataLoader, Dataset
 
 from config import load_config
+from core.environment import local_rank
 from core.errors import lookup
 from core.run_folder import open_run
 from core.task import load_task
@@ -30,41 +30,39 @@ def get_device(name: str) -> torch.device:
         UserError: there is no such device on this machine.
     """
     accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if accelerator and name in ("auto", accelerator.type):
-        name = f"{accelerator.type}:{os.environ.get('LOCAL_RANK', 0)}"
-    elif name == "auto":
-        name = "cpu"
+    kind = accelerator.type if accelerator else "cpu"
     devices = {"cpu": torch.device("cpu")}
     for i in range(torch.accelerator.device_count()):
-        devices[f"{accelerator.type}:{i}"] = torch.device(accelerator.type, i)
+        devices[f"{kind}:{i}"] = torch.device(kind, i)
+    if name == "auto":
+        name = kind
+    if accelerator and name == kind:
+        name = f"{kind}:{local_rank()}"
     return lookup(name, devices, "device")
 
 
 def show_dataset(dataset: Dataset, n: int = 16, file: str | Path | None = None) -> None:
-    """Show random images of a dataset with their classes.
+    """Show at most n random images of a dataset with their classes.
 
     Args:
         dataset: of pairs (image, label); an image is a PIL image or a tensor (C, H, W), uint8 or float.
-        n: number of images, at most.
-        file: to draw them in (default: the notebook, or `show_dataset.png` in a script).
+        file: to write (default: the output of a notebook, or `show_dataset.png` in a script).
     """
-    n = min(n, len(dataset))
-    items = [dataset[i] for i in random.sample(range(len(dataset)), n)]
+    indices = random.sample(range(len(dataset)), min(n, len(dataset)))
+    items = [dataset[i] for i in indices]
     images, labels = zip(*items, strict=True)
     figure = plots.image_grid(images, plots.class_names(dataset, labels))
-    plots.show_figure(figure, file or "show_dataset.png", inline=file is None)
+    plots.show_figure(figure, "show_dataset.png", file)
 
 
 def show_dl(dl: DataLoader, n: int = 16, file: str | Path | None = None) -> None:
-    """Show images of a loader as the network gets them, with their classes.
+    """Show at most n images of a loader as the network gets them, with their classes.
 
     Args:
-        dl: loader of batches (images, labels); images (N, C, H, W), uint8 or float. If it shuffles, its next batch is
-            shown, else images from all over it.
-        n: number of images, at most.
-        file: to draw them in (default: the notebook, or `show_dl.png` in a script).
+        dl: loader that shuffles, whose next batch is shown, or that does not: images from all of its dataset.
+        file: to write (default: the output of a notebook, or `show_dl.png` in a script).
     """
-    plots.show_figure(plots.batch_grid(dl, n), file or "show_dl.png", inline=file is None)
+    plots.show_figure(plots.batch_grid(dl, n), "show_dl.png", file)
 
 
 class LoadedRun:
@@ -74,13 +72,10 @@ class LoadedRun:
         self.run = open_run(Path(folder))  # paths of its files
         self.config = load_config(self.run)
         self.task = load_task(self.run)
+        self.classes = self.task.classes
         self.calibration = load_calibration(self.run)
         self.network = load_network(self.run)  # in eval mode; images (N, 3, H, W) of uint8 → logits (N, n_classes)
         _, self.transform = get_transforms(self.config.image_size, resize=self.config.resize)  # PIL image → its tensor
-
-    @property
-    def classes(self) -> list[str]:
-        return self.task.classes
 
     @property
     def log(self) -> pd.DataFrame:
@@ -95,7 +90,7 @@ class LoadedRun:
 
 
 def load_run(folder: str | Path) -> LoadedRun:
-    """Load a finished run from its folder; the images are not needed.
+    """Load a finished run; the images are not needed.
 
     Raises:
         UserError: the folder holds no run, or a file of it cannot be read.

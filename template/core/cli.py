@@ -29,9 +29,9 @@ def check_file(name: str, path: Path | None) -> None:
         raise UserError(f"--{name} {path}: give the name of a file, in a folder that exists")
 
 
-def option(name: str, value: Any) -> str:
-    """Return the option of a field with its value, as on the command line."""
-    return f"--{name.replace('_', '-')} {value}"
+def option_name(name: str) -> str:
+    """Return the option of a field, without its dashes."""
+    return name.replace("_", "-")
 
 
 def parse(options: type, argv: Sequence[str] | None = None, headings: Mapping[str, str] = {}, **settings: Any) -> Any:

@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass
 from typing import Annotated, Any, get_args, get_type_hints
 
-from core.cli import option
+from core.cli import option_name
 from core.errors import UserError
 
 
@@ -37,4 +37,4 @@ def check_ranges(options: Any) -> None:
         for part in annotation, *get_args(annotation):  # such as PositiveInt | None
             for allowed in getattr(part, "__metadata__", ()):
                 if not allowed.low <= value <= allowed.high:
-                    raise UserError(f"{option(name, value)}: must be {allowed.text}")
+                    raise UserError(f"--{option_name(name)} {value}: must be {allowed.text}")

@@ -5,35 +5,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from core.files import read_json, write_json
 from Project import Run
 
-Label = int | tuple[int, ...]  # a class; with several classes an image, 0 or 1 for each class
+Label = int | Sequence[int]  # a class; with several classes an image, 0 or 1 for each class
 SEPARATOR = "|"  # between the names of several classes
 
 
 @dataclass(frozen=True)
 class Task:
-    """Classification with one class an image, or with any number of them (multilabel).
+    """Classification with one class an image, or with any number of them (multilabel)."""
 
-    Attributes:
-        classes: names by label.
-        multilabel: whether an image can have any number of classes.
-        thresholds: probability from which on an image has a class, by class (default: 0.5); multilabel only.
-    """
-
-    classes: list[str]
+    classes: list[str]  # names by label
     multilabel: bool = False
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return "several classes" if self.multilabel else "one class"
+    thresholds: Mapping[str, float] = field(default_factory=dict)  # lowest probability of a class; multilabel only
 
     @property
     def kind(self) -> str:
-        """Return the task's name in torchmetrics."""
+        """Name of the task in torchmetrics."""
         return "multilabel" if self.multilabel else "multiclass"
 
     @property
@@ -42,58 +33,49 @@ class Task:
 
     @property
     def files(self) -> dict[str, Any]:
-        """Return the contents of the JSON files that describe the task in a run folder, by file name."""
+        """Contents of the JSON files that describe the task in a run folder, by file name."""
         if not self.multilabel:
             return {"classes.json": self.classes}
         thresholds = {name: self.thresholds.get(name, 0.5) for name in self.classes}
         return {"classes.json": self.classes, "thresholds.json": thresholds}
 
-    def activate(self, logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    def activate(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
         """Compute probabilities (…, n_classes) from logits of the same shape."""
         logits = logits / temperature
         return logits.sigmoid() if self.multilabel else logits.softmax(dim=-1)
 
-    def decode(self, probabilities: torch.Tensor) -> torch.Tensor:
+    def decode(self, probabilities: Tensor) -> Tensor:
         """Predict labels from probabilities (…, n_classes): classes (…), or 0 and 1 for each class (…, n_classes)."""
         if not self.multilabel:
             return probabilities.argmax(dim=-1)
-        thresholds = list(self.files["thresholds.json"].values())
-        return (probabilities >= probabilities.new_tensor(thresholds)).long()
+        thresholds = [self.thresholds.get(name, 0.5) for name in self.classes]
+        present = probabilities >= probabilities.new_tensor(thresholds)
+        return present.long()
 
-    def harden(self, labels: torch.Tensor) -> torch.Tensor:
-        """Turn soft labels (N, n_classes) of float into hard ones of int64; return hard ones as they are."""
+    def harden(self, labels: Tensor) -> Tensor:
+        """Turn soft labels (N, n_classes) into hard ones; return hard ones as they are."""
         if not labels.is_floating_point():
             return labels
         return (labels > 0.5).long() if self.multilabel else labels.argmax(dim=1)
 
-    def encode(self, names: Sequence[str]) -> Label:
-        """Return the label for the names of an image's classes; ValueError if its only class is unknown."""
+    def encode(self, names: list[str]) -> Label:
+        """Return the label of an image from the names of its classes."""
         if self.multilabel:
             return tuple(int(name in names) for name in self.classes)
         return self.classes.index(names[0])
 
     def parse(self, text: str) -> Label:
-        """Return the label for a text by `describe`."""
-        return self.encode(split_names(text) if self.multilabel else [text])
+        """Return the label that `describe` turns into this text."""
+        names = split_names(text) if self.multilabel else [text]
+        return self.encode(names)
 
-    def names(self, label: Label | list[int]) -> list[str]:
+    def names(self, label: Label) -> list[str]:
         """Return the names of the classes of a label."""
         return [self.classes[i] for i in classes_of(label)]
 
-    def describe(self, label: Label | list[int]) -> str:
+    def describe(self, label: Label) -> str:
         """Return the names of the classes of a label as one text."""
         return SEPARATOR.join(self.names(label))
-
-    def empty_labels(self, n: int) -> torch.Tensor:
-        """Return labels of n images, all 0: (n,) or (n, n_classes) of int64."""
-        return torch.zeros((n, len(self.classes)) if self.multilabel else n, dtype=torch.int64)
-
-    def accuracies(self, labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-        """Compute `acc`; for multilabel also `exact_match`, the fraction of images without a wrong class."""
-        correct = labels == predicted
-        if self.multilabel:
-            return {"exact_match": float(correct.all(axis=1).mean()), "acc": float(correct.mean())}
-        return {"acc": float(correct.mean())}
 
     def confidence(self, probabilities: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         """Return the probability of each prediction: (N,), or (N, n_classes) for each 0 and each 1."""
@@ -102,18 +84,13 @@ class Task:
         return probabilities[np.arange(len(predicted)), predicted]
 
     def class_weights(self, counts: np.ndarray, n_images: int) -> np.ndarray:
-        """Compute weights (n_classes,) for the loss, with which all classes contribute equally.
-
-        Args:
-            counts: (n_classes,) images of each class, at least 1.
-            n_images: total number of images.
-        """
+        """Compute weights of the classes for the loss, from the number of images of each, at least 1."""
         if self.multilabel:
             return np.maximum(n_images - counts, 1) / counts
         return n_images / (len(counts) * counts)
 
 
-def classes_of(label: Label | list[int]) -> list[int]:
+def classes_of(label: Label) -> list[int]:
     """Return the classes of a label, as numbers."""
     if isinstance(label, int):
         return [label]
@@ -126,14 +103,11 @@ def split_names(text: str) -> list[str]:
 
 
 def load_task(run: Run) -> Task:
-    """Return the task of a run: multilabel if its folder holds thresholds.json.
-
-    Raises:
-        UserError: a file cannot be read.
-    """
+    """Return the task of a run: multilabel if its folder holds thresholds.json."""
+    classes = read_json(run.classes)
     if run.thresholds.exists():
-        return Task(read_json(run.classes), True, read_json(run.thresholds))
-    return Task(read_json(run.classes))
+        return Task(classes, multilabel=True, thresholds=read_json(run.thresholds))
+    return Task(classes)
 
 
 def reset_thresholds(run: Run) -> None:

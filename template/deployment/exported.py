@@ -5,12 +5,13 @@ import logging
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from core.task import Task
 from models.classifier import Classifier
 
 BATCH = ({0: torch.export.Dim("n", min=1)},)  # any number of images
+Export = tuple[bytes, Callable[..., Tensor]]  # the content of a file, and the function that it computes
 
 
 class Probabilities(nn.Module):
@@ -22,12 +23,14 @@ class Probabilities(nn.Module):
         self.task = task
         self.temperature = temperature
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         return self.task.activate(self.network(images), self.temperature)
 
 
-def to_onnx(network: nn.Module, images: torch.Tensor) -> bytes:
-    """Return a network in eval mode as the content of an ONNX file, traced on two images."""
+def to_onnx(network: nn.Module, images: Tensor) -> Export:
+    """Export a network in eval mode for onnxruntime, traced on two images."""
+    import onnxruntime
+
     for name in ("onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.WARNING)
     program = torch.onnx.export(
@@ -39,31 +42,23 @@ def to_onnx(network: nn.Module, images: torch.Tensor) -> bytes:
         dynamo=True,
         verbose=False,
     )
-    return program.model_proto.SerializeToString()
-
-
-def from_onnx(content: bytes) -> Callable[..., torch.Tensor]:
-    """Return the function that an ONNX file computes, run by onnxruntime."""
-    import onnxruntime
-
+    content = program.model_proto.SerializeToString()
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
-    def run(images: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    def compute(images: Tensor) -> Tensor:
+        probabilities = session.run(None, {"images": images.numpy()})[0]
+        return torch.from_numpy(probabilities)
 
-    return run
-
-
-def to_pt2(network: nn.Module, images: torch.Tensor) -> bytes:
-    """Return a network in eval mode as the content of a file for `torch.export.load`, traced on two images."""
-    content = io.BytesIO()
-    torch.export.save(torch.export.export(network, (images,), dynamic_shapes=BATCH), content)
-    return content.getvalue()
+    return content, compute
 
 
-def from_pt2(content: bytes) -> Callable[..., torch.Tensor]:
-    """Return the function that such a file computes."""
-    return torch.export.load(io.BytesIO(content)).module()
+def to_pt2(network: nn.Module, images: Tensor) -> Export:
+    """Export a network in eval mode for `torch.export.load`, traced on two images."""
+    file = io.BytesIO()
+    program = torch.export.export(network, (images,), dynamic_shapes=BATCH)
+    torch.export.save(program, file)
+    file.seek(0)
+    return file.getvalue(), torch.export.load(file).module()
 
 
-FORMATS = {"onnx": (to_onnx, from_onnx), "pt2": (to_pt2, from_pt2)}
+FORMATS = {"onnx": to_onnx, "pt2": to_pt2}

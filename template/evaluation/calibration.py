@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import torch
+import pandas as pd
 from scipy import optimize
 from torch import Tensor
 from torch.nn import functional
@@ -15,39 +16,47 @@ from core.files import read_json
 from Project import Run
 
 
+class Answers(NamedTuple):
+    """Number of images, of answers given for them, and of wrong ones among these."""
+
+    n_images: int
+    n_answered: int
+    n_wrong: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.n_answered} of {self.n_images} images are answered, {self.n_wrong} of them wrongly: "
+            f"{100 * self.n_wrong / max(self.n_answered, 1):.1f} % of the answers given, "
+            f"{100 * self.n_wrong / max(self.n_images, 1):.1f} % of all images"
+        )
+
+
 @dataclass(frozen=True)
 class Calibration:
-    """Calibration of a network, fitted on the validation set.
+    """Calibration of a network, fitted on the validation set; the default one changes nothing."""
 
-    Attributes:
-        temperature: divides the logits before they become probabilities.
-        max_error: largest share of all images that may get a wrong answer; None with several classes per image.
-        confidence_threshold: lowest confidence of an answer; None if max_error cannot be guaranteed.
-        n_images, n_answered, n_wrong: validation images, answers to them, wrong answers among these.
-    """
-
-    temperature: float = 1.0
-    max_error: float | None = None
-    confidence_threshold: float | None = None
-    n_images: int = 0
+    temperature: float = 1.0  # divides the logits before they become probabilities
+    max_error: float | None = None  # largest share of all images that may get a wrong answer; None for multilabel
+    confidence_threshold: float | None = None  # lowest confidence of an answer; None: no guarantee, all are given
+    n_images: int = 0  # in the validation set
     n_answered: int = 0
-    n_wrong: int = 0
+    n_wrong: int = 0  # among those answered
 
     def is_confident(self, p: float) -> bool:
         """Return whether an answer of this probability is given."""
-        return self.confidence_threshold is None or p >= self.confidence_threshold
+        return p >= (self.confidence_threshold or 0)
 
     @property
     def guarantee(self) -> str:
         """Text that says what `max_error` guarantees, or why it guarantees nothing."""
-        counts = f"On the validation set, {describe_answers(self.n_images, self.n_answered, self.n_wrong)}."
+        n = self.n_images
+        counts = f"On the validation set, {Answers(n, self.n_answered, self.n_wrong)}."
         if self.confidence_threshold is not None:
             return (
                 f"Of images like the training images, at most {100 * self.max_error:g} % get a wrong answer on average "
                 f"(of the answers given, more can be wrong). {counts}"
             )
         reason = "the most confident answers on the validation set are wrong"
-        n = self.n_images
         if self.max_error < 1 / (n + 1):
             reason = f"{n} validation images can guarantee no less than 1/{n + 1} ({100 / (n + 1):.2g} %)"
         return (
@@ -56,36 +65,22 @@ class Calibration:
         )
 
 
-def count_answers(confidence: np.ndarray, correct: np.ndarray, threshold: float | None) -> tuple[int, int, int]:
-    """Return the number of images, of answers given (all if there is no threshold) and of wrong ones among these."""
-    answered = confidence >= (threshold or 0.0)
+def count_answers(confidence: np.ndarray, correct: np.ndarray, threshold: float | None) -> Answers:
+    """Count the answers with a confidence from `threshold` on, or all of them if there is none."""
+    answered = confidence >= (threshold or 0)
     wrong = answered & ~correct
-    return len(answered), int(answered.sum()), int(wrong.sum())
-
-
-def describe_answers(n_images: int, n_answered: int, n_wrong: int) -> str:
-    """Describe how many images are answered, and the share of wrong answers among the answers and all images."""
-    return (
-        f"{n_answered} of {n_images} images are answered and {n_wrong} of these answers are wrong: "
-        f"{100 * n_wrong / max(n_answered, 1):.1f} % of the answers given, "
-        f"{100 * n_wrong / max(n_images, 1):.1f} % of all images"
-    )
+    return Answers(len(answered), int(answered.sum()), int(wrong.sum()))
 
 
 def calibrate(logits: Tensor, labels: Tensor, max_error: float) -> Calibration:
-    """Fit the temperature and the confidence threshold on the validation set.
-
-    Args:
-        logits, labels: (N, C) of float, (N,) of int64.
-        max_error: largest share of all images that may get a wrong answer, from 0 to 1.
-    """
+    """Fit temperature and confidence threshold on the validation set: logits (N, C), labels (N,)."""
     temperature = fit_temperature(logits, labels)
     p, predicted = functional.softmax(logits / temperature, dim=1).max(dim=1)
     confidence = p.numpy()
     correct = (predicted == labels).numpy()
     threshold = find_threshold(confidence, correct, max_error)
-    counts = count_answers(confidence, correct, threshold)
-    return Calibration(temperature, max_error, threshold, *counts)
+    answers = count_answers(confidence, correct, threshold)
+    return Calibration(temperature, max_error, threshold, *answers)
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -113,48 +108,42 @@ def find_threshold(confidence: np.ndarray, correct: np.ndarray, max_error: float
     new images of the same distribution, for any n (Angelopoulos et al., "Conformal Risk Control", ICLR 2024).
     The threshold is 0 if all images can be answered, and None if no threshold meets the bound.
     """
-    order = np.argsort(-confidence, kind="stable")
-    confidence = confidence[order]
-    errors = (np.cumsum(~correct[order]) + 1) / (len(order) + 1)
-    last_of_ties = np.append(confidence[1:] != confidence[:-1], True)
-    allowed = np.flatnonzero((errors <= max_error) & last_of_ties)
-    if len(allowed) == 0:
+    wrong = pd.Series(~correct).groupby(confidence).sum()
+    n_wrong = wrong[::-1].cumsum()  # if answers of this confidence or more are given
+    errors = (n_wrong + 1) / (len(correct) + 1)
+    allowed = errors.index[errors <= max_error]
+    if allowed.empty:
         return None
-    if allowed[-1] == len(order) - 1:
+    if len(allowed) == len(errors):
         return 0.0
-    return math.floor(confidence[allowed[-1]] * 1e6) / 1e6  # rounded up, it would exclude its own image
+    return math.floor(allowed.min() * 1e6) / 1e6  # rounded up, it would exclude its own image
 
 
 def best_thresholds(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, float]:
-    """Find for each class the probability threshold with the highest F1, for several classes per image.
+    """Find the probability threshold with the highest F1 for each class, in multilabel classification.
 
-    One half is not optimal for F1, least of all for rare classes (Lipton, Elkan and Naryanaswamy, "Optimal
-    Thresholding of Classifiers to Maximize F1 Measure", ECML 2014).
+    0.5 is not optimal for F1, least of all for rare classes (Lipton, Elkan and Naryanaswamy, "Optimal Thresholding of
+    Classifiers to Maximize F1 Measure", ECML 2014). Classes without an image get 0.5.
 
     Args:
-        logits, labels: (N, C) of float, (N, C) of 0 and 1; a class without an image gets one half.
+        logits, labels: (N, C) of float, (N, C) of 0 and 1.
         classes: names of the classes.
     """
     thresholds = {}
-    for name, probabilities, truth in zip(classes, logits.sigmoid().T, labels.T, strict=True):
-        p, order = probabilities.sort(descending=True)
-        next_p = torch.cat([p[1:], p.new_zeros(1)])
-        tp = truth[order].cumsum(dim=0)
-        n_predicted = torch.arange(1, len(p) + 1)
-        f1 = 2 * tp / (n_predicted + truth.sum())
-        f1[:-1][p[1:] == p[:-1]] = -1  # a threshold cannot separate equal probabilities
+    probabilities = logits.sigmoid().T.numpy()
+    for name, p, truth in zip(classes, probabilities, labels.T.numpy(), strict=True):
+        by_p = pd.Series(truth).groupby(p).agg(["sum", "size"])
+        counts = by_p[::-1].cumsum()  # if a class needs this probability or more
+        f1 = 2 * counts["sum"] / (counts["size"] + truth.sum())
         best = f1.argmax()
-        middle = (p[best].item() + next_p[best].item()) / 2
-        thresholds[name] = middle if truth.any() else 0.5
+        candidates = [*f1.index, 0.0]
+        middle = (candidates[best] + candidates[best + 1]) / 2
+        thresholds[name] = float(middle) if truth.any() else 0.5
     return thresholds
 
 
 def load_calibration(run: Run) -> Calibration:
-    """Load the calibration of a run, or the default one if it has none: with several classes per image.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
+    """Load the calibration of a run; a multilabel one has the default."""
     if not run.calibration.exists():
         return Calibration()
     try:

@@ -23,9 +23,6 @@ from evaluation.calibration import load_calibration
 from evaluation.scoring import Scores, best_epoch, read_log, tp_fp_fn
 from Project import Run
 
-# Columns of log.csv with the seconds of an epoch (see callbacks/EpochLogger.py), and their labels.
-TIMES = {"data_time": "waiting for images", "train_time": "training", "val_time": "validation"}
-
 LAYOUT: dict[str, Any] = {"layout": "constrained", "dpi": 110}
 MAX_NAMES = 125  # on an axis
 
@@ -36,12 +33,7 @@ NAME_STYLE: dict[str, Any] = {"fontsize": 8, "fontfamily": ["DejaVu Sans", *sort
 
 
 def image_grid(images: Sequence[Any], titles: Sequence[str]) -> Figure:
-    """Draw images in rows of 8, each under its title.
-
-    Args:
-        images: PIL images, or tensors (C, H, W) of uint8, or of float in any range.
-        titles: one for each image.
-    """
+    """Draw images in rows of 8, each under its title: PIL images, or tensors (C, H, W) of uint8 or of float."""
     columns = min(8, len(images))
     rows = math.ceil(len(images) / columns)
     figure = Figure(figsize=(1.5 * columns, 1.72 * rows), **LAYOUT)
@@ -51,20 +43,19 @@ def image_grid(images: Sequence[Any], titles: Sequence[str]) -> Figure:
         if isinstance(image, torch.Tensor):
             image = make_grid(image, normalize=image.is_floating_point()).movedim(0, -1).numpy(force=True)
         axes.imshow(image, cmap="gray")
-        short_title = title if len(title) <= 18 else title[:17] + "…"
-        axes.set_title(printable(short_title), **NAME_STYLE)
+        axes.set_title(printable(title)[:18], **NAME_STYLE)
     return figure
 
 
 def batch_grid(dl: DataLoader, n: int = 16) -> Figure:
     """Draw at most n images of a loader as the network gets them, each under the name of its class.
 
-    A loader that shuffles gives its next batch, any other one images from all of its data set.
+    A loader that shuffles gives its next batch, any other one images from all of its dataset.
     """
-    if type(dl.sampler) in (SequentialSampler, ShardedSequentialSampler):  # its first batch may hold one class only
+    if isinstance(dl.sampler, (SequentialSampler, ShardedSequentialSampler)):  # a batch may hold one class only
         size = len(dl.dataset)
-        count = min(n, size)
-        items = [dl.dataset[i * size // count] for i in range(count)]
+        n = min(n, size)
+        items = [dl.dataset[i * size // n] for i in range(n)]
         images, labels = zip(*items, strict=True)
     else:
         images, labels = next(iter(dl))
@@ -72,7 +63,7 @@ def batch_grid(dl: DataLoader, n: int = 16) -> Figure:
 
 
 def class_names(dataset: Dataset, labels: Any) -> list[str]:
-    """Return the names of labels, (N,) or (N, C), from the `classes` of a data set or of the one that it wraps."""
+    """Return the names of labels, (N,) or (N, C), from the `classes` of a dataset or of the one that it wraps."""
     while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
         dataset = dataset.dataset
     classes = getattr(dataset, "classes", None)
@@ -91,7 +82,6 @@ def run_figures(run: Run, scores: Scores) -> dict[str, Figure]:
         "curves": curves(log, best_epoch(log)),
         "confusion": confusion(scores.confusion, scores.task.classes),
         "reliability": reliability(scores.confidence.ravel(), scores.correct.ravel()),
-        "times": times(log),
     }
     if calibration.max_error is not None:
         figures["risk_coverage"] = risk_coverage(scores.confidence, scores.correct, calibration.confidence_threshold)
@@ -114,32 +104,17 @@ def curves(log: pd.DataFrame, best_epoch: int) -> Figure:
     return figure
 
 
-def times(log: pd.DataFrame) -> Figure:
-    """Plot what the seconds of each epoch were spent on."""
-    axes = new_axes(9.5, 2.4, "epoch", "seconds")
-    bottom = np.zeros(len(log))
-    for column, label in TIMES.items():
-        axes.bar(log["epoch"], log[column], bottom=bottom, label=label)
-        bottom += log[column]
-    axes.locator_params(axis="x", integer=True, min_n_ticks=1)
-    axes.figure.legend(loc="outside right upper")
-    return axes.figure
-
-
 def rates(rates: Sequence[float], losses: Sequence[float], suggestion: float) -> Figure:
     """Plot the loss at rising learning rates; a line marks the suggested one."""
     axes = new_axes(6, 3.4, "learning rate", "loss")
-    axes.semilogx(rates, losses)
+    axes.loglog(rates, losses)
     axes.axvline(suggestion, color="C1", ls="--", label=f"suggested: {suggestion:.1g}")
-    finite = [loss for loss in losses if math.isfinite(loss)]
-    if finite:
-        axes.set_ylim(0.9 * min(finite), 1.2 * max(finite[:10]))
     axes.legend()
     return axes.figure
 
 
 def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
-    """Plot a confusion matrix (C, C), or with several classes per image (C, 2, 2) a row of counts for each class."""
+    """Plot a confusion matrix (C, C), or for multilabel (C, 2, 2), a row of counts for each class."""
     columns = classes
     labels = ("predicted", "true")
     if counts.ndim == 3:
@@ -147,29 +122,28 @@ def confusion(counts: np.ndarray, classes: Sequence[str]) -> Figure:
         counts = np.stack([tp, fn, fp], axis=1)
         columns = ["true positives", "false negatives", "false positives"]
         labels = ("", "class")
-    with_counts = len(classes) <= 30
-    cell = 0.4 if with_counts else 0.135  # inches
-    width = 2.8 + cell * min(len(columns), MAX_NAMES)
-    height = 2.2 + cell * min(len(classes), MAX_NAMES)
-    axes = new_axes(width, height, *labels)
+    small = len(classes) <= 30
+    cell = 0.4 if small else 0.135  # inches
+    height, width = cell * np.minimum(counts.shape, MAX_NAMES)
+    axes = new_axes(width + 2.8, height + 2.2, *labels)
+    axes.grid(visible=False)
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
     heatmap = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.figure.colorbar(heatmap, label="share of the row", shrink=0.8)
     set_names(axes.xaxis, columns)
     set_names(axes.yaxis, classes)
     axes.tick_params(axis="x", rotation=90)
-    axes.grid(visible=False)
-    if with_counts:
+    if small:
         for i, j in np.ndindex(counts.shape):
             color = "white" if shares[i, j] > 0.5 else "black"
             axes.text(j, i, counts[i, j], ha="center", va="center", color=color, fontsize=8)
-    axes.figure.colorbar(heatmap, label="share of the row", shrink=0.8)
     return axes.figure
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray, n_bins: int = 15) -> Figure:
     """Plot accuracy against confidence (N,), in bins of equal width (Guo et al., ICML 2017)."""
     answers = pd.DataFrame({"confidence": confidence, "correct": correct})
-    bins = np.ceil(confidence * n_bins).clip(1, n_bins)
+    bins = np.ceil(confidence * n_bins).clip(1)
     means = answers.groupby(bins).mean()
     axes = new_axes(4.4, 4, "confidence", "accuracy")
     axes.bar((means.index - 0.5) / n_bins, means["correct"], width=0.9 / n_bins)
@@ -182,13 +156,13 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, n_bins: int = 15) -
 
 def risk_coverage(confidence: np.ndarray, correct: np.ndarray, threshold: float | None) -> Figure:
     """Plot the share of wrong answers if only the most confident answers are given; the threshold is marked."""
+    n = len(correct)
     order = np.argsort(-confidence, kind="stable")
     n_wrong = np.cumsum(~correct[order])
-    n_answered = np.arange(1, len(order) + 1)
-    coverage = n_answered / len(order)
+    n_answered = np.arange(1, n + 1)
     axes = new_axes(4.4, 4, "share of images answered", "share of wrong answers")
-    axes.step(coverage, n_wrong / n_answered, where="post", label="of the answers given")
-    axes.step(coverage, n_wrong / len(order), where="post", label="of all images")
+    axes.step(n_answered / n, n_wrong / n_answered, where="post", label="of the answers given")
+    axes.step(n_answered / n, n_wrong / n, where="post", label="of all images")
     if threshold is not None:
         answered = np.mean(confidence >= threshold)
         axes.axvline(answered, color="C2", ls="--", label=f"answered: {100 * answered:.0f} %")
@@ -205,23 +179,25 @@ def new_axes(width: float, height: float, xlabel: str, ylabel: str) -> Axes:
 
 def set_names(axis: Axis, names: Sequence[str]) -> None:
     """Label an axis with names, or with some of them if they are many."""
-    ticks = range(0, len(names), math.ceil(len(names) / MAX_NAMES))
-    axis.set_ticks(ticks, [printable(names[i]) for i in ticks], **NAME_STYLE)
+    step = math.ceil(len(names) / MAX_NAMES)
+    labels = [printable(name) for name in names[::step]]
+    axis.set_ticks(range(0, len(names), step), labels, **NAME_STYLE)
 
 
 def printable(name: str) -> str:
     """Replace characters that cannot be drawn: control characters, and bytes of an unknown encoding."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in name)
+    return "".join(c if c.isprintable() else "\ufffd" for c in name)
 
 
-def show_figure(figure: Figure, file: str | Path, inline: bool = True) -> None:
-    """Show a figure in the notebook; outside of one, or if not `inline`, write it to a file."""
-    if inline and is_in_jupyter_notebook():
+def show_figure(figure: Figure, name: str, file: str | Path | None = None) -> None:
+    """Write a figure to `file`; if none is given, show it in the notebook, or outside of one, write it as `name`."""
+    if file is None and is_in_jupyter_notebook():
         from IPython.display import Image, display
 
         png = BytesIO()
         figure.savefig(png, format="png", bbox_inches="tight")
         display(Image(png.getvalue()))
     else:
+        file = file or name
         figure.savefig(file, bbox_inches="tight")
         print(f"written: {file}")

@@ -1,11 +1,9 @@
 """`report.html`: the results of a run on one page that loads nothing else."""
 
 import base64
-import json
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,9 @@ from scipy import stats
 from torch.utils.data import Dataset
 from torchmetrics.functional.classification import binary_calibration_error
 
-from config import Config
+from config import Config, load_config
 from core.files import atomic_write, read_json
-from evaluation.calibration import count_answers, describe_answers, load_calibration
+from evaluation.calibration import count_answers, load_calibration
 from evaluation.plots import run_figures
 from evaluation.scoring import MONITOR, Scores, best_epoch, predictions_table, read_log, tp_fp_fn
 from Project import Run
@@ -34,47 +32,45 @@ NO_DEFAULT = {"data_dir", "fold", "grad_clip_norm", "unfreeze_epoch", "weight_de
 
 
 def render_report(run: Run, scores: Scores, dataset: Dataset, part: str) -> None:
-    """Write report.html, or for other images than the test set, evaluate-<part>.html.
+    """Write report.html, or evaluate-<part>.html for other images than the test set.
 
     Args:
         scores, dataset: scores of these images, and the images untransformed.
         part: their name, such as "test".
     """
     log = read_log(run)
-    config = read_json(run.config)
     calibration = load_calibration(run)
     answers = count_answers(scores.confidence, scores.correct, calibration.confidence_threshold)
     mistakes = list_mistakes(scores, dataset)
     figures = run_figures(run, scores)
-    page = {
-        "name": run.folder.name,
-        "part": part,
-        "date": time.strftime("%Y-%m-%d"),
-        "scores": scores,
-        "accuracy": proportion(scores.correct.sum(), scores.correct.size),
-        "class_rows": class_rows(scores),
-        "n_mistakes": len(mistakes),
-        "confusions": mistakes.value_counts(["true", "predicted"]).head(10).reset_index(),
-        "gallery": add_thumbnails(mistakes.head(MAX_MISTAKES), dataset),
-        "calibration": calibration,
-        "calibration_error": calibration_error(scores),
-        "answers": answers,
-        "answers_text": describe_answers(*answers),
-        "best_epoch": best_epoch(log),
-        "epochs": len(log),
-        "monitor": MONITOR,
-        "train_batch": data_url((run / "train_batch.png").read_bytes(), "png"),
-        "check": read_json(run.check) if run.check.exists() else {},
-        "times": read_json(run.times) if run.times.exists() else None,
-        "config": config,
-        "changed_options": changed_options(config["options"]),
-        "figures": {name: encode_svg(figure) for name, figure in figures.items()},
-    }
     templates = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=templates, autoescape=True, trim_blocks=True)
+    page = environment.get_template("report.html.jinja").render(
+        name=run.folder.name,
+        part=part,
+        date=time.strftime("%Y-%m-%d"),
+        scores=scores,
+        accuracy=proportion(scores.correct.sum(), scores.correct.size),
+        class_rows=class_rows(scores),
+        n_mistakes=len(mistakes),
+        confusions=mistakes.value_counts(["true", "predicted"]).head(10).reset_index(),
+        gallery=add_thumbnails(mistakes.head(MAX_MISTAKES), dataset),
+        calibration=calibration,
+        calibration_error=calibration_error(scores),
+        answers=answers,
+        best_epoch=best_epoch(log),
+        epochs=len(log),
+        monitor=MONITOR,
+        train_batch=data_url((run / "train_batch.png").read_bytes(), "png"),
+        check=read_json(run.check) if run.check.exists() else {},
+        times=read_json(run.times) if run.times.exists() else None,
+        config=read_json(run.config),
+        changed_options=changed_options(load_config(run)),
+        figures={name: encode_svg(figure) for name, figure in figures.items()},
+    )
     path = run.report if part == "test" else run / f"evaluate-{part}.html"
     with atomic_write(path) as file:
-        file.write(environment.get_template("report.html.jinja").render(page))
+        file.write(page)
     logger.info("open %s", path)
 
 
@@ -82,12 +78,13 @@ def proportion(k: int, n: int) -> tuple[float, float, float] | None:
     """Return k / n and its 95 % Wilson interval (Wilson, JASA 1927); None if n is 0."""
     if n == 0:
         return None
-    low, high = stats.binomtest(int(k), int(n)).proportion_ci(method="wilson")
+    test = stats.binomtest(int(k), int(n))
+    low, high = test.proportion_ci(method="wilson")
     return k / n, low, high
 
 
 def class_rows(scores: Scores) -> list[dict[str, Any]]:
-    """Return the number of images, precision, recall and F1 of each class, the scores with their intervals."""
+    """Return the number of images of each class, and its precision, recall and F1 with their intervals."""
     rows = []
     for name, tp, fp, fn in zip(scores.task.classes, *tp_fp_fn(scores.confusion), strict=True):
         jaccard = proportion(tp, tp + fp + fn)
@@ -108,9 +105,10 @@ def calibration_error(scores: Scores) -> float:
 def list_mistakes(scores: Scores, dataset: Dataset) -> pd.DataFrame:
     """Return file, true label, prediction and confidence of the images with a mistake, the most confident first."""
     confidence = np.where(scores.correct, -1.0, scores.confidence)
-    table = predictions_table(scores, dataset)
-    table["confidence"] = confidence.reshape(len(table), -1).max(axis=1)
-    mistakes = table[table["confidence"] >= 0]
+    if scores.task.multilabel:
+        confidence = confidence.max(axis=1)  # of the wrong answers for an image
+    table = predictions_table(scores, dataset)[["file", "true", "predicted"]].assign(confidence=confidence)
+    mistakes = table[confidence >= 0]
     return mistakes.sort_values("confidence", ascending=False, kind="stable")
 
 
@@ -138,10 +136,11 @@ def data_url(image: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
-def changed_options(options: Mapping[str, Any]) -> set[str]:
+def changed_options(config: Config) -> set[str]:
     """Return the names of the options that differ from their defaults, except those filled in by the run."""
-    default_config = Config(epochs=options["epochs"])
-    defaults = json.loads(json.dumps(asdict(default_config)))  # with lists, as in config.json
-    changed = {name for name in options if options[name] != defaults.get(name)}
-    filled_in = {name for name in defaults if defaults[name] is None} - NO_DEFAULT
-    return changed - filled_in
+    changed = set()
+    for field in fields(Config):
+        filled_in = field.default is None and field.name not in NO_DEFAULT
+        if not filled_in and getattr(config, field.name) != field.default:
+            changed.add(field.name)
+    return changed

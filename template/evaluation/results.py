@@ -1,7 +1,7 @@
 """Inputs and results of a run, written into its folder."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from poutyne import Model
 
 from config import Config
-from core.files import write_json
+from core.files import atomic_write, write_json
 from core.processes import rank
 from core.stopwatch import Stopwatch
 from core.task import load_task
@@ -18,23 +18,26 @@ from data import DataLoaders
 from evaluation import plots
 from evaluation.calibration import Calibration, best_thresholds, calibrate
 from evaluation.report import render_report
-from evaluation.scoring import best_epoch, predict, read_log, score, write_predictions
+from evaluation.scoring import best_epoch, predict, predictions_table, read_log, score
 from losses import get_loss
 from models import summarize
 from Project import Run
 
 logger = logging.getLogger(__name__)
 
+# Columns of log.csv with the seconds of an epoch (see callbacks/EpochLogger.py), and their names in the report.
+TIMES = {"data_time": "waiting for images", "train_time": "training", "val_time": "validation"}
+
 
 def write_inputs(run: Run, network: torch.nn.Module, loaders: DataLoaders, image_size: int) -> None:
-    """Write train_batch.png, val_batch.png and model.txt before the training, from one process."""
+    """Write train_batch.png, val_batch.png and model.txt from one process; log the size of the network."""
     if rank() > 0:
         return
     plots.batch_grid(loaders.train).savefig(run / "train_batch.png", bbox_inches="tight")
     plots.batch_grid(loaders.val).savefig(run / "val_batch.png", bbox_inches="tight")
     summary = summarize(network, image_size)
     (run / "model.txt").write_text(summary, encoding="utf-8")
-    logger.info("%s", summary)
+    logger.info("%s", summary.splitlines()[-1])
 
 
 def write_results(
@@ -73,7 +76,8 @@ def write_results(
     metrics = {"best_epoch": best, "epochs": len(log), **val.named("val"), **test.named("test")}
     test_set = loaders.test.dataset.dataset  # untransformed
     write_json(run.metrics, metrics)
-    write_predictions(run.predictions, test, test_set)
+    with atomic_write(run.predictions) as file:
+        predictions_table(test, test_set).to_csv(file, index=False, float_format="%.6f")
     plots.curves(log, best).savefig(run / "curves.png")
     plots.confusion(test.confusion, task.classes).savefig(run / "confusion_matrix.png")
     for tracker in trackers:
@@ -84,19 +88,14 @@ def write_results(
         logger.log(level, "%s", calibration.guarantee)
     logger.info("The results are in %s", run.folder)
     stopwatch.lap("scoring and report")
-    seconds = split_training(stopwatch.seconds, log[log["epoch"] >= first_epoch])
-    write_json(run.times, {"resumed_after": first_epoch - 1, "seconds": seconds})
+    write_times(run, stopwatch.seconds, log, first_epoch)
     render_report(run, test, test_set, "test")
 
 
-def split_training(seconds: Mapping[str, float], log: pd.DataFrame) -> dict[str, float]:
-    """Split the seconds of "training" by the times of its epochs in the log; the remainder is that of callbacks."""
-    epochs = log[list(plots.TIMES)].sum().rename(plots.TIMES)
-    parts: dict[str, float] = {}
-    for name, spent in seconds.items():
-        if name == "training":
-            parts.update(epochs.to_dict())
-            parts["callbacks"] = spent - epochs.sum()
-        else:
-            parts[name] = spent
-    return parts
+def write_times(run: Run, seconds: dict[str, float], log: pd.DataFrame, first_epoch: int) -> None:
+    """Write times.json: the seconds of this command, those of "training" by what its epochs spent them on."""
+    trained = log[log["epoch"] >= first_epoch]
+    parts = trained[list(TIMES)].sum().rename(TIMES)
+    callbacks = seconds["training"] - parts.sum()
+    seconds = {**seconds, **parts, "callbacks": callbacks}
+    write_json(run.times, {"resumed_after": first_epoch - 1, "seconds": seconds})

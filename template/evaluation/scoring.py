@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics.functional import confusion_matrix
 
 from core.errors import UserError, format_error
-from core.files import atomic_write
 from core.processes import gather
 from core.progress import progress_bar
 from core.task import Task, load_task
@@ -28,26 +26,20 @@ MONITOR, MODE = "val_loss", "min"
 
 @dataclass(frozen=True)
 class Scores:
-    """Predictions for a set of images, and their metrics.
-
-    Attributes:
-        labels: true labels, (N,) of int64; with several classes per image, (N, C) of 0 and 1.
-        predicted: predicted labels, in the shape of `labels`.
-        probabilities: (N, C) of float32.
-        loss: mean over the images, if known.
-    """
+    """Predictions for a set of images, and their metrics."""
 
     task: Task
-    labels: np.ndarray
-    predicted: np.ndarray
-    probabilities: np.ndarray
-    loss: float | None = None
+    labels: np.ndarray  # (N,) of int64; multilabel: (N, C) of 0 and 1
+    predicted: np.ndarray  # in the shape of `labels`
+    probabilities: np.ndarray  # (N, C) of float32
+    loss: float | None = None  # mean over the images, if known
 
     def __str__(self) -> str:
         correct = self.correct
-        text = f"accuracy {correct.mean():.4f} ({correct.sum()} of {correct.size}), macro F1 {self.metrics['f1']:.4f}"
-        if "exact_match" in self.metrics:
-            text += f", exact match {self.metrics['exact_match']:.4f}"
+        metrics = self.metrics
+        text = f"accuracy {metrics['acc']:.4f} ({correct.sum()} of {correct.size}), macro F1 {metrics['f1']:.4f}"
+        if self.task.multilabel:
+            text += f", exact match {metrics['exact_match']:.4f}"
         return text
 
     @property
@@ -62,7 +54,7 @@ class Scores:
 
     @cached_property
     def confusion(self) -> np.ndarray:
-        """Confusion matrix (C, C), true classes by predicted classes; with several classes per image, (C, 2, 2)."""
+        """Confusion matrix (C, C), true classes by predicted classes; multilabel: (C, 2, 2)."""
         predicted = torch.from_numpy(self.predicted)
         labels = torch.from_numpy(self.labels)
         n = len(self.task.classes)
@@ -70,13 +62,18 @@ class Scores:
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """Loss, accuracy and macro F1; with several classes per image, also the share of images without a mistake."""
+        """Loss, accuracy and macro F1; multilabel: also the share of images without a mistake."""
+        metrics = {}
+        if self.loss is not None:
+            metrics["loss"] = self.loss
+        metrics["acc"] = float(self.correct.mean())
+        if self.task.multilabel:
+            metrics["exact_match"] = float(self.correct.all(axis=1).mean())
         tp, fp, fn = tp_fp_fn(self.confusion)
         present = tp + fp + fn > 0  # the other classes have no F1
         f1 = 2 * tp[present] / (2 * tp + fp + fn)[present]
-        metrics = self.task.accuracies(self.labels, self.predicted)
         metrics["f1"] = float(f1.mean())
-        return metrics if self.loss is None else {"loss": self.loss, **metrics}
+        return metrics
 
     def named(self, part: str) -> dict[str, float]:
         """Return the metrics under the names "<part>_acc" and so on."""
@@ -103,13 +100,7 @@ def predict(model: Model, loader: DataLoader) -> tuple[Tensor, Tensor]:
 
 
 def score(task: Task, logits: Tensor, labels: Tensor, loss: Callable, temperature: float = 1.0) -> Scores:
-    """Score predictions.
-
-    Args:
-        logits, labels: (N, C) of float, (N,) or (N, C) of int64.
-        loss: function of logits and labels.
-        temperature: divides the logits before they become probabilities.
-    """
+    """Score logits (N, C) and labels, (N,) or (N, C); `loss` is a function of the two."""
     probabilities = task.activate(logits, temperature)
     predicted = task.decode(probabilities)
     mean_loss = loss(logits, labels).item()
@@ -117,23 +108,16 @@ def score(task: Task, logits: Tensor, labels: Tensor, loss: Callable, temperatur
 
 
 def predictions_table(scores: Scores, dataset: Dataset) -> pd.DataFrame:
-    """Return file, true class and predicted class of each image; of several classes, the names are joined."""
-    describe = scores.task.describe
+    """Return file, true class, predicted class and the probability of each class, a row per image."""
+    task = scores.task
     table = {
         "file": get_file_names(dataset),
-        "true": [describe(label) for label in scores.labels.tolist()],
-        "predicted": [describe(label) for label in scores.predicted.tolist()],
+        "true": [task.describe(label) for label in scores.labels.tolist()],
+        "predicted": [task.describe(label) for label in scores.predicted.tolist()],
     }
-    return pd.DataFrame(table, dtype=object)  # not str: a file name need not be valid UTF-8
-
-
-def write_predictions(path: Path, scores: Scores, dataset: Dataset) -> None:
-    """Write a CSV file with a row per image: file, true class, predicted class, probability of each class."""
-    columns = [f"p_{name}" for name in scores.task.classes]
+    columns = [f"p_{name}" for name in task.classes]
     probabilities = pd.DataFrame(scores.probabilities, columns=columns)
-    table = predictions_table(scores, dataset).join(probabilities)
-    with atomic_write(path) as file:
-        table.to_csv(file, index=False, float_format="%.6f")
+    return pd.DataFrame(table, dtype=object).join(probabilities)  # not str: a file name need not be valid UTF-8
 
 
 def load_scores(run: Run) -> Scores:
@@ -143,25 +127,20 @@ def load_scores(run: Run) -> Scores:
         UserError: there is no such file, or it does not belong to the run.
     """
     task = load_task(run)
-    options = {"dtype": object, "keep_default_na": False}  # classes may be called NA, null or 001
     try:
-        table = pd.read_csv(run.predictions, encoding_errors="surrogateescape", **options)
+        # Classes may be called NA, null or 001.
+        table = pd.read_csv(run.predictions, dtype=object, keep_default_na=False, encoding_errors="surrogateescape")
         labels = np.array([task.parse(text) for text in table["true"]])
         predicted = np.array([task.parse(text) for text in table["predicted"]])
         probabilities = table[[f"p_{name}" for name in task.classes]].to_numpy(np.float32)
     except (OSError, KeyError, ValueError) as error:
-        raise UserError(
-            f"{run.predictions} cannot be read ({format_error(error)}); finish the run with main.py --resume"
-        ) from error
+        message = f"{run.predictions} cannot be read ({format_error(error)}); finish the run with main.py --resume"
+        raise UserError(message) from error
     return Scores(task, labels, predicted, probabilities)
 
 
 def read_log(run: Run) -> pd.DataFrame:
-    """Read log.csv, a row per epoch.
-
-    Raises:
-        UserError: it is missing or empty.
-    """
+    """Read log.csv, a row per epoch; raise a `UserError` if it is missing or empty."""
     try:
         log = pd.read_csv(run.log)
     except (OSError, ValueError) as error:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import torchmetrics
-from torchmetrics import Metric
+from torchmetrics import AUROC, Accuracy, F1Score, Metric, Precision, Recall
 from torchmetrics.wrappers import LambdaInputTransformer
 
 from core.errors import UserError, lookup
@@ -21,28 +20,28 @@ def of_probabilities(metric: Callable[..., Metric], task: Task, **settings: Any)
 
     torchmetrics takes logits that happen to lie between 0 and 1 for probabilities, and MixUp makes labels soft.
     """
-    n_classes = len(task.classes)
-    built = metric(task=task.kind, num_classes=n_classes, num_labels=n_classes, **settings)
+    n = len(task.classes)
+    built = metric(task=task.kind, num_classes=n, num_labels=n, **settings)
     return LambdaInputTransformer(built, task.activate, task.harden)
 
 
 def top5(task: Task) -> Metric:
-    """Build the fraction of images whose true class is among the five most probable ones."""
+    """Build the accuracy of the five most probable classes."""
     if task.multilabel or len(task.classes) <= 5:
         raise UserError("--metrics top5 needs more than 5 classes, of which an image has one")
-    return of_probabilities(torchmetrics.Accuracy, task, top_k=5, average="micro")
+    return accuracy(task, top_k=5)
 
 
-accuracy = partial(of_probabilities, torchmetrics.Accuracy, average="micro")  # in every log, as `acc`
+accuracy = partial(of_probabilities, Accuracy, average="micro")  # in every log, as `acc`
 
 METRICS: dict[str, Callable[[Task], Metric]] = {
-    "f1": partial(of_probabilities, torchmetrics.F1Score, average="macro"),
-    "f1_weighted": partial(of_probabilities, torchmetrics.F1Score, average="weighted"),
-    "precision": partial(of_probabilities, torchmetrics.Precision, average="macro"),
-    "precision_weighted": partial(of_probabilities, torchmetrics.Precision, average="weighted"),
-    "recall": partial(of_probabilities, torchmetrics.Recall, average="macro"),
-    "recall_weighted": partial(of_probabilities, torchmetrics.Recall, average="weighted"),
-    "auc": partial(of_probabilities, torchmetrics.AUROC),
+    "f1": partial(of_probabilities, F1Score, average="macro"),
+    "f1_weighted": partial(of_probabilities, F1Score, average="weighted"),
+    "precision": partial(of_probabilities, Precision, average="macro"),
+    "precision_weighted": partial(of_probabilities, Precision, average="weighted"),
+    "recall": partial(of_probabilities, Recall, average="macro"),
+    "recall_weighted": partial(of_probabilities, Recall, average="weighted"),
+    "auc": partial(of_probabilities, AUROC),
     "top5": top5,
 }
 

@@ -49,7 +49,7 @@ def test_a_loss_that_takes_no_weights_says_so(train, uneven, monkeypatch):
     from losses import LOSSES
 
     monkeypatch.setitem(LOSSES, "plain", lambda logits, labels: torch.nn.functional.cross_entropy(logits, labels))
-    with pytest.raises(UserError, match="'plain' takes no weight"):
+    with pytest.raises(UserError, match="'plain' takes no class weights"):
         train(data_dir=uneven, epochs=1, loss="plain", balance="weights")
     train(data_dir=uneven, epochs=1, loss="plain", balance="sampler")
 

@@ -18,34 +18,34 @@ from Project import Run
 
 def simulated(
     rng: np.random.Generator, gain: float = 0.0, runs: int = 5, images: int = 60, noise: float = 0.4
-) -> tuple:
-    """Two settings; runs vary by `noise`, images in difficulty, and B is better by `gain` logits."""
+) -> np.ndarray:
+    """Gains of B over A; runs vary by `noise`, images in difficulty, and B is better by `gain` logits."""
     difficulty = rng.normal(1.5, 1.5, images)
 
     def correct(shift: float) -> np.ndarray:
         logits = difficulty + shift + rng.normal(0, noise, (runs, 1)) + rng.normal(0, 0.7, (runs, images))
         return (rng.random((runs, images)) < 1 / (1 + np.exp(-logits))).astype(float)
 
-    return correct(0.0), correct(gain)
+    a = correct(0.0)
+    return correct(gain) - a
 
 
 def test_a_wrong_yes_is_given_in_fewer_than_5_per_cent():
     rng = np.random.default_rng(0)
-    answers = [compare_runs(*simulated(rng), resamples=499)[0] for _ in range(400)]
+    answers = [compare_runs(simulated(rng), resamples=499)[0] for _ in range(400)]
     assert answers.count("yes") / 400 < 0.05
     assert answers.count("no") / 400 < 0.05
 
 
 def test_a_real_difference_is_found_in_either_direction():
     rng = np.random.default_rng(1)
-    pairs = [simulated(rng, gain=1.5) for _ in range(60)]
-    assert sum(compare_runs(a, b, resamples=499)[0] == "yes" for a, b in pairs) > 45
-    assert sum(compare_runs(b, a, resamples=499)[0] == "no" for a, b in pairs) > 45
-    same = np.ones((3, 20))
-    assert compare_runs(same, same)[0] == "unclear"
-    better, worse = np.ones((3, 40)), np.concatenate([np.ones((3, 20)), np.zeros((3, 20))], axis=1)
-    assert compare_runs(worse, better)[0] == "yes"
-    assert compare_runs(worse, better, comparisons=10**6)[0] == "unclear"
+    comparisons = [simulated(rng, gain=1.5) for _ in range(60)]
+    assert sum(compare_runs(gains, resamples=499)[0] == "yes" for gains in comparisons) > 45
+    assert sum(compare_runs(-gains, resamples=499)[0] == "no" for gains in comparisons) > 45
+    assert compare_runs(np.zeros((3, 20)))[0] == "unclear"
+    gains = np.concatenate([np.zeros((3, 20)), np.ones((3, 20))], axis=1)
+    assert compare_runs(gains)[0] == "yes"
+    assert compare_runs(gains, comparisons=10**6)[0] == "unclear"
 
 
 @pytest.mark.parametrize("images", [76, 200])
@@ -53,9 +53,9 @@ def test_verdicts_begin_at_the_smallest_difference_that_is_printed(images):
     rng = np.random.default_rng(0)
     below, above = [], []
     for gain in rng.uniform(0, 0.5, 300):
-        pair = simulated(rng, gain, runs=30, images=images, noise=0)  # the runs agree, so that the images decide
-        answer, difference, _ = compare_runs(*pair, resamples=999)
-        ratio = abs(difference) / smallest_difference(*pair)
+        gains = simulated(rng, gain, runs=30, images=images, noise=0)  # the runs agree, so that the images decide
+        answer, difference, _ = compare_runs(gains, resamples=999)
+        ratio = abs(difference) / smallest_difference(gains)
         if ratio < 0.95:
             below.append(answer != "unclear")
         elif 1.1 < ratio < 1.5:
@@ -67,14 +67,12 @@ def test_verdicts_begin_at_the_smallest_difference_that_is_printed(images):
 
 @pytest.mark.parametrize(("comparisons", "fewest"), [(1, 6), (3, 7), (25, 10)])
 def test_where_hardly_an_image_differs_the_smallest_difference_follows_from_their_number(comparisons, fewest):
-    a = np.zeros((3, 40))
-    assert smallest_difference(a, a, comparisons) == fewest / 40
+    gains = np.zeros((3, 40))
+    assert smallest_difference(gains, comparisons) == fewest / 40
     for k, decided in (fewest - 1, False), (fewest, True):
-        b = a.copy()
-        b[:, :k] = 1
-        assert (compare_runs(a, b, comparisons, resamples=99_999)[0] == "yes") == decided
-    few = np.zeros((3, 4))
-    assert smallest_difference(few, few, comparisons) == 1
+        gains[:, :k] = 1
+        assert (compare_runs(gains, comparisons, resamples=99_999)[0] == "yes") == decided
+    assert smallest_difference(np.zeros((3, 4)), comparisons) == 1
 
 
 @pytest.fixture

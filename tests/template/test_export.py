@@ -141,7 +141,7 @@ def test_labels_hold_what_a_program_needs(train, threshold, expected):
 
 @pytest.mark.parametrize("kind", ["onnx", "pt2"])
 def test_an_export_that_differs_is_not_written(train, monkeypatch, caplog, kind):
-    from deployment import exported as exported
+    from deployment.exported import FORMATS
 
     run = train(epochs=1)
     export.main(export.Options(run.folder, kind))
@@ -149,12 +149,18 @@ def test_an_export_that_differs_is_not_written(train, monkeypatch, caplog, kind)
     assert difference <= 1e-4
     path = run / f"model.{kind}"
     before = path.read_bytes()
-    write, read = exported.FORMATS[kind]
-    monkeypatch.setitem(exported.FORMATS, kind, (write, lambda content: lambda batch: read(content)(batch) + 0.01))
-    with pytest.raises(RunError, match="differs by"):
-        export.main(export.Options(run.folder, kind))
-    monkeypatch.setitem(exported.FORMATS, kind, (write, lambda content: lambda batch: read(content)(batch) * math.nan))
-    with pytest.raises(RunError, match="differs by nan"):
-        export.main(export.Options(run.folder, kind))
+    real = FORMATS[kind]
+
+    def differing(by: float):
+        def to_file(network, images):
+            content, compute = real(network, images)
+            return content, lambda batch: compute(batch) + by
+
+        return to_file
+
+    for by, message in (0.01, "differs by"), (math.nan, "differs by nan"):
+        monkeypatch.setitem(FORMATS, kind, differing(by))
+        with pytest.raises(RunError, match=message):
+            export.main(export.Options(run.folder, kind))
     assert path.read_bytes() == before
     assert not list(run.folder.glob("*.tmp"))

@@ -379,7 +379,7 @@ def test_losses_that_do_not_suit_the_labels_are_refused(train, project):
     for name in LOSSES:
         suited, other = (several, one) if name == "bce" else (one, several)
         check_loss(name, suited)
-        with pytest.raises(UserError, match=f"--loss {name} is not for images that have.*try --loss"):
+        with pytest.raises(UserError, match=f"--loss {name} fails for multi.* classification .*try --loss"):
             check_loss(name, other)
     with pytest.raises(UserError, match="try --loss cross_entropy"):
         train(loss="bce")
