@@ -6,6 +6,8 @@ Colours and background are random, and parts of both figures are scattered over 
 import random
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,16 +46,14 @@ def demo(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) 
     """Read the demo; draw it first if `data_dir`, a folder of its own, does not exist."""
     if not data_dir.exists():
         draw_demo(data_dir)
-    return imagefolder(data_dir, fractions, seed, image_size=96)
+    return replace(imagefolder(data_dir, fractions, seed), image_size=96)
 
 
 def draw_demo(folder: Path, images: dict[str, int] | None = None, seed: int = 0) -> None:
-    """Draw the images `folder/<split>/<class>/<number>.jpg`.
+    """Draw the images `folder/<split>/<class>/<number>.jpg`; `folder` appears when all are drawn.
 
     Args:
-        folder: appears when all images are drawn.
         images: number of images of each class, by split (default: `IMAGES`).
-        seed: of the drawing.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=folder.name + ".", dir=folder.parent) as temporary:
@@ -64,11 +64,8 @@ def draw_demo(folder: Path, images: dict[str, int] | None = None, seed: int = 0)
                 for i in range(count):
                     image = draw_image(name, random.Random(f"{seed} {split} {name} {i}"))
                     image.save(unfinished / split / name / f"{i:03}.jpg", quality=88)
-        try:
+        with suppress(OSError):  # another process was faster
             unfinished.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was faster
-                raise
 
 
 def draw_image(name: str, rng: random.Random) -> Image.Image:

@@ -17,14 +17,7 @@ Item = tuple[Image.Image, int | torch.Tensor]
 
 
 class ImageDataset(Dataset):
-    """Images in files, with their labels.
-
-    Attributes:
-        folder: that `files` are relative to.
-        files: such as "train/daisy/1.jpg".
-        targets: for each file the class, or a tuple of 0 and 1 for each class if an image can have several.
-        classes: names by label.
-    """
+    """Images in files, relative to a folder; `targets` are as in `core.task.Label`, `classes` names by label."""
 
     def __init__(self, folder: Path, files: Sequence[str], targets: Sequence[Label], classes: Sequence[str]) -> None:
         self.folder = Path(folder).resolve()
@@ -41,8 +34,12 @@ class ImageDataset(Dataset):
     def read(self, index: int, sides: Sides | None = None) -> Item:
         """Return an image, decoded smaller if `sides` allows it, and its label: an int, or (n_classes,) of int64."""
         image = read_image(self.folder / self.files[index], sides)
-        target = self.targets[index]
-        return image, target if isinstance(target, int) else torch.tensor(target)
+        return image, as_label(self.targets[index])
+
+
+def as_label(target: Label) -> int | torch.Tensor:
+    """Return a label as an item of a data set has it."""
+    return target if isinstance(target, int) else torch.tensor(target)
 
 
 def read_item(dataset: Dataset, index: int, sides: Sides | None) -> Item:
@@ -63,32 +60,27 @@ def read_item(dataset: Dataset, index: int, sides: Sides | None) -> Item:
     return dataset[index]
 
 
-def path_of(dataset: Dataset, i: int) -> Path | None:
-    """Return the file of an item of a flat data set; None if its image may differ from the file, as in a subclass."""
-    return dataset.folder / dataset.files[i] if type(dataset) is ImageDataset else None
-
-
-def file_signature(path: Path) -> str | None:
-    """Return size and modification time of a file, which change when it does; None if it does not exist."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return f"{status.st_size} {status.st_mtime_ns}"
-
-
 def image_sources(dataset: Dataset) -> list[str | None]:
     """Return for each item a text that changes when its image does; None for a custom data set, where it may anyway."""
     sources: list[str | None] = []
     for part, i in flatten_dataset(dataset):
-        path = path_of(part, i)
-        if path:
+        if type(part) is ImageDataset:  # a subclass may change the image
+            path = part.folder / part.files[i]
             sources.append(f"{path} {file_signature(path)}")
         elif hasattr(part, "fixed_origin"):
             sources.append(f"{part.fixed_origin} {part.files[i]}")
         else:
             sources.append(None)
     return sources
+
+
+def file_signature(path: Path) -> str:
+    """Return size and modification time of a file, which change when it does."""
+    try:
+        status = path.stat()
+    except OSError:
+        return "missing"
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 class UnlabelledImages(Dataset):

@@ -19,30 +19,20 @@ FRACTIONS = (0.7, 0.15, 0.15)  # for a data set that comes without a split
 class DatasetSplits:
     """Training, validation and test set, before any transform.
 
-    Attributes:
-        train, val, test: items are (image, label): a PIL image in RGB, and an int from 0 to n_classes - 1, or with
-            `multilabel` an int64 tensor (n_classes,) of 0 and 1.
-        classes: names of the classes, by label.
-        image_size: suggested side of the network's input, in pixels.
-        augmentation: suggested augmentation, a key of `AUGMENTATIONS`.
-        multilabel: whether an image can have any number of classes.
-        problems: what has to be fixed before training, one line each.
-        findings: of `data.check`; None before it ran.
-        class_weights: (n_classes,), weight of each class in the loss (default: equal).
-        image_weights: (N,), how often each training image is drawn, relative to the others (default: once an epoch).
+    Items are (image, label): a PIL image in RGB; an int, or with `multilabel` an int64 tensor (n_classes,) of 0 and 1.
     """
 
     train: Dataset
     val: Dataset
     test: Dataset
-    classes: list[str]
-    image_size: int = 224
-    augmentation: str = "photographs"
-    multilabel: bool = False
-    problems: Sequence[str] = ()
-    findings: Any = None
-    class_weights: Any = None
-    image_weights: Any = None
+    classes: list[str]  # names by label
+    image_size: int = 224  # suggested side of the network's input, in pixels
+    augmentation: str = "photographs"  # suggested
+    multilabel: bool = False  # whether an image can have any number of classes
+    problems: Sequence[str] = ()  # to be fixed before training
+    findings: Any = None  # of `data.check`
+    class_weights: Any = None  # (n_classes,) in the loss (default: equal)
+    image_weights: Any = None  # (N,) how often each training image is drawn (default: once an epoch)
 
     @property
     def task(self) -> Task:
@@ -59,8 +49,8 @@ class DatasetSplits:
         return {part: get_file_names(getattr(self, part)) for part in SPLITS}
 
     def __str__(self) -> str:
-        sizes = f"{len(self.train)} images to train, {len(self.val)} to validate, {len(self.test)} to test"
         several = ", any number per image" if self.multilabel else ""
+        sizes = f"{len(self.train)} images to train, {len(self.val)} to validate, {len(self.test)} to test"
         return f"{len(self.classes)} classes{several}; {sizes}"
 
 
@@ -89,16 +79,16 @@ def get_file_names(dataset: Dataset) -> list[str]:
 
 def get_labels(dataset: Dataset) -> list[Label]:
     """Return the label of each item, from the data set's `targets`, or by reading the item if there are none."""
-    found: list[Label] = []
+    labels: list[Label] = []
     for part, i in flatten_dataset(dataset):
         target = part.targets[i] if hasattr(part, "targets") else part[i][1]
         label = np.asarray(target).tolist()
-        found.append(tuple(label) if isinstance(label, list) else int(label))
-    return found
+        labels.append(tuple(label) if isinstance(label, list) else int(label))
+    return labels
 
 
 def stratified_split(dataset: Dataset, fractions: Sequence[float], seed: int) -> list[Subset]:
-    """Split a data set into one part for each fraction, with each class in the same proportion in all parts.
+    """Split a data set into one part for each fraction, with the same proportions of classes in all parts.
 
     Each item is in exactly one part, in the original order. With `multilabel`, each combination of classes is a class.
 
@@ -163,16 +153,12 @@ def choose_fold(data: DatasetSplits, i: int, k: int, seed: int) -> DatasetSplits
 def check_problems(data: DatasetSplits) -> None:
     """Raise a UserError with the first problem of the data, if any, and the number of the others."""
     if data.problems:
-        others = f" ({len(data.problems) - 1} more such problems)" if len(data.problems) > 1 else ""
-        raise UserError(f"{data.problems[0]}{others}")
+        more = len(data.problems) - 1
+        raise UserError(data.problems[0] + (f" (and {more} more)" if more else ""))
 
 
 def restore_split(data: DatasetSplits, split: dict[str, list[str]], task: Task) -> DatasetSplits:
-    """Return the data, split as in an earlier run.
-
-    Args:
-        split: file names of each part, from the run's `split.json`.
-        task: of the run.
+    """Return the data, split as in an earlier run, whose file names of each part and task are given.
 
     Raises:
         UserError: a file of the split is missing, or the classes differ.

@@ -53,14 +53,9 @@ class TorchvisionSource:
         try:
             dataset = self.dataset_class(data_dir, **self.splits[split], download=True)  # if it is missing
         except Exception as error:  # no network, a broken download, no permission to write
-            for empty in folder, folder.parent:
-                if empty != data_dir and empty.is_dir() and not any(empty.iterdir()):
-                    empty.rmdir()
-            name = self.dataset_class.__name__
-            raise UserError(
-                f"{name} is not in {folder} and could not be downloaded ({format_error(error)}); "
-                "put the published files there, or give their folder with --data-dir"
-            ) from error
+            found = f"{self.dataset_class.__name__} is not in {folder} and could not be downloaded"
+            advice = "put the published files there, or give their folder with --data-dir"
+            raise UserError(f"{found} ({format_error(error)}); {advice}") from error
         return TorchvisionDataset(dataset, split)
 
 
