@@ -17,10 +17,7 @@ from data.splits import FRACTIONS, DatasetSplits, complete_splits
 class MyDataset(Dataset):
     """Data set whose items are an RGB image of PIL and a label of int, which is all that is required.
 
-    Attributes:
-        classes: names of the classes, by label.
-        targets: label of each item (optional: without it all items are read to find out).
-        files: name of each item (optional: without it they are numbered).
+    `targets` and `files` are optional: without them all items are read to find their labels, and they are numbered.
     """
 
     def __init__(self, data_dir: Path) -> None:

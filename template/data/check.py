@@ -54,14 +54,15 @@ class Findings:
     std: list[float] | None
 
     @property
-    def warnings(self) -> list[str]:
-        """Lines about missing classes, leaks and label conflicts."""
-        lines = [f"no image in {split}: {shorten(names)}" for split, names in self.missing_classes.items()]
-        for kind, groups in ("split", self.leaks), ("label", self.label_conflicts):
-            if groups:
-                found = f"duplicates with more than one {kind}: {len(groups)}"
-                lines.append(f"{found}, for example {describe_group(groups[0])}; python -m data.check lists them")
-        return lines
+    def faults(self) -> dict[str, list[str]]:
+        """What `--strict` refuses: lines by kind."""
+        return {
+            "problems": self.problems,
+            "unreadable images": self.reasons,
+            "missing classes": [f"no image in {split}: {shorten(c)}" for split, c in self.missing_classes.items()],
+            "duplicates with more than one split": list(map(describe_group, self.leaks)),
+            "duplicates with more than one label": list(map(describe_group, self.label_conflicts)),
+        }
 
     @property
     def crop_warning(self) -> str:
@@ -73,10 +74,10 @@ class Findings:
 
 
 def check(config: Config, data: DatasetSplits, cache_dir: Path) -> DatasetSplits:
-    """Check the images before training, and return the data with its findings; `--strict` turns warnings into errors.
+    """Check the images before training, and return the data with its findings.
 
     Raises:
-        UserError: the data set has problems, an image cannot be read, or train lacks a class.
+        UserError: the data set has problems, an image cannot be read, train lacks a class, or `strict` and any fault.
     """
     check_problems(data)
     max_new = None if config.normalize == "data" else MAX_NEW
@@ -86,7 +87,10 @@ def check(config: Config, data: DatasetSplits, cache_dir: Path) -> DatasetSplits
     check_problems(data)
     if "train" in findings.missing_classes:
         raise UserError(f"no image in train: {shorten(findings.missing_classes['train'])}")
-    for message in findings.warnings:
+    for kind, lines in findings.faults.items():
+        if not lines:
+            continue
+        message = f"{kind}: {len(lines)}, for example {lines[0]}; python -m data.check lists them"
         if config.strict:
             raise UserError(f"--strict: {message}")
         logger.warning("%s", message)
@@ -99,10 +103,9 @@ def inspect_images(
     data: DatasetSplits, cache_dir: Path, max_new: int | None = None, num_workers: int | None = None
 ) -> Findings:
     """Inspect all images of a data set; for the arguments see `collect_image_stats`."""
-    parts = [data.train, data.val, data.test]
-    dataset = ConcatDataset(parts)
+    dataset = ConcatDataset([data.train, data.val, data.test])
     images = pd.DataFrame({"file": get_file_names(dataset)})
-    images["split"] = np.repeat(SPLITS, [len(part) for part in parts])
+    images["split"] = np.repeat(SPLITS, [len(part) for part in dataset.datasets])
     images["class"] = [data.task.names(label) for label in get_labels(dataset)]
     images["label"] = images["class"].str.join(SEPARATOR)
 
@@ -116,10 +119,9 @@ def inspect_images(
     unreadable = sorted(errors)
     readable = np.flatnonzero(stats["width"])
     stats = stats[readable]
-    mean, std = channel_statistics(stats[images["split"][readable] == "train"])
-    short = np.minimum(stats["width"], stats["height"])
-    long = np.maximum(stats["width"], stats["height"])
+    short, long = np.sort([stats["width"], stats["height"]], axis=0)
     records = images[["file", "split", "label"]].iloc[readable]
+    mean, std = channel_statistics(stats[records["split"] == "train"])
     duplicates = [records.iloc[group].to_dict("records") for group in find_duplicates(stats)]
     return Findings(
         counts=counts.to_dict(),
@@ -148,8 +150,8 @@ def summarize_sizes(stats: np.ndarray) -> dict[str, list[int]]:
     """Return width and height of the smallest, the median and the largest image."""
     if not len(stats):
         return {}
-    order = (stats["width"] * stats["height"]).argsort(kind="stable")
-    sizes = np.stack([stats["width"], stats["height"]], axis=1)[order].tolist()
+    by_area = np.argsort(stats["width"] * stats["height"], kind="stable")
+    sizes = np.stack([stats["width"], stats["height"]], axis=1)[by_area].tolist()
     return {"smallest": sizes[0], "median": sizes[len(sizes) // 2], "largest": sizes[-1]}
 
 
@@ -167,21 +169,15 @@ def describe(findings: Findings, data: DatasetSplits) -> Iterator[str]:
     """Yield the findings as lines of text."""
     yield str(data)
     yield pd.DataFrame(findings.counts).to_string(max_rows=40)
-    yield f"images checked: {findings.images_checked}"
     yield f"largest class in train: {findings.imbalance:.1f} times the smallest"
-    yield "sizes: " + ", ".join(f"{name} {width} × {height}" for name, (width, height) in findings.sizes.items())
+    yield f"images checked: {findings.images_checked}"
+    for name, (width, height) in findings.sizes.items():
+        yield f"{name} image: {width} × {height}"
     yield f"mean {findings.mean}, std {findings.std}"
+    yield f"groups of duplicates: {len(findings.duplicates)}"
     yield findings.crop_warning or "few images lose much by the crop"
-    sections = {
-        "problems": findings.problems,
-        "unreadable": findings.reasons,
-        "missing classes": [f"{split}: {shorten(names)}" for split, names in findings.missing_classes.items()],
-        "duplicates with more than one split": [describe_group(group) for group in findings.leaks],
-        "duplicates with more than one label": [describe_group(group) for group in findings.label_conflicts],
-        "all duplicates": [describe_group(group) for group in findings.duplicates],
-    }
-    for title, lines in sections.items():
-        yield f"{title}: {len(lines)}"
+    for kind, lines in findings.faults.items():
+        yield f"{kind}: {len(lines)}"
         for line in lines[:MAX_LINES]:
             yield f"  {line}"
     yield f"at most {MAX_LINES} of each are listed; to write all: --json FILE"
@@ -225,8 +221,7 @@ def main(options: Options) -> None:
     print(*describe(findings, data), sep="\n")
     if options.json:
         write_json(options.json, asdict(findings))
-    kinds = ("problems", "unreadable", "missing_classes", "leaks", "label_conflicts")
-    found = [kind for kind in kinds if getattr(findings, kind)]
+    found = [kind for kind, lines in findings.faults.items() if lines]
     if options.strict and found:
         raise UserError(f"--strict: {', '.join(found)}")
 

@@ -50,11 +50,7 @@ def demo(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) 
 
 
 def draw_demo(folder: Path, images: dict[str, int] | None = None, seed: int = 0) -> None:
-    """Draw the images `folder/<split>/<class>/<number>.jpg`; `folder` appears when all are drawn.
-
-    Args:
-        images: number of images of each class, by split (default: `IMAGES`).
-    """
+    """Draw some images of each class, by split, in `folder/<split>/<class>/`; `folder` appears when all are drawn."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=folder.name + ".", dir=folder.parent) as temporary:
         unfinished = Path(temporary, folder.name)

@@ -66,14 +66,12 @@ class ImageStatsDataset(Dataset):
 def collect_image_stats(
     dataset: Dataset, cache_dir: Path, max_new: int | None, num_workers: int | None
 ) -> tuple[np.ndarray, dict[int, str]]:
-    """Collect the statistics of all images, read from the cache where the image has not changed.
+    """Return (N,) of `ImageStats`, with a width of 0 where they are missing, and the errors by index.
+
+    They are read from the cache where the image has not changed; an interrupted call caches what it has computed.
 
     Args:
-        cache_dir: of the project; an interrupted call leaves there what it has computed.
         max_new: compute nothing if more than this many images are not cached (default: no limit).
-
-    Returns:
-        (N,) of `ImageStats`, with a width of 0 where they are missing, and the errors by index.
     """
     folder = cache_dir / "image_stats"
     keys = np.array([digest(source).hex() if source else "" for source in image_sources(dataset)])
@@ -134,12 +132,10 @@ def save_stats(folder: Path, keys: np.ndarray, stats: np.ndarray) -> None:
 def find_duplicates(stats: np.ndarray) -> list[list[int]]:
     """Return groups of duplicates, by ascending indices: identical, re-encoded or resized images.
 
-    Images whose perceptual hashes (imagehash's `phash`) differ in at most `MAX_DISTANCE` bits are compared by their
-    thumbnails. Such hashes have one of MAX_DISTANCE + 1 pieces in common, which leaves few pairs (Norouzi, Punjani and
-    Fleet, "Fast Search in Hamming Space with Multi-Index Hashing", CVPR 2012).
-
-    Images are compared with the first one of a group only: the first and the last frame of a long pan are not
-    duplicates although each frame resembles the next.
+    Images whose perceptual hashes differ in at most `MAX_DISTANCE` bits are compared by their thumbnails. Such hashes
+    have one of MAX_DISTANCE + 1 pieces in common, which leaves few pairs (Norouzi, Punjani and Fleet, "Fast Search in
+    Hamming Space with Multi-Index Hashing", CVPR 2012). Images are compared with the first one of a group only: the
+    first and the last frame of a long pan are not duplicates although each frame resembles the next.
     """
     hashes = stats["hash"]
     thumbnails = stats["thumbnail"]

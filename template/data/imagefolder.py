@@ -17,14 +17,7 @@ SYSTEM_FILES = ("Thumbs.db", "desktop.ini")
 
 
 def imagefolder(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
-    """Read the class folders in `train/`, `val/` and `test/`, or if there is no such folder in `data_dir` itself.
-
-    Args:
-        fractions: of train, val and test; without a `test/`, the last two split `val/`.
-
-    Raises:
-        UserError: a folder is missing, or the images are not in class folders.
-    """
+    """Read the class folders in `train/`, `val/` and `test/`, or if there is no such folder in `data_dir` itself."""
     train_dir, val_dir, test_dir = [data_dir / split for split in SPLITS]
     if not train_dir.is_dir() and not val_dir.is_dir():
         return read_folders(data_dir, None, None, fractions, seed)
@@ -39,8 +32,6 @@ def read_folders(
     seed: int,
 ) -> DatasetSplits:
     """Read folders of class folders. Without `test_dir`, val is split in two; without both, train in three.
-
-    A class that has no image in one of the folders is a problem of the returned data.
 
     Raises:
         UserError: a folder is missing, holds no image in a class folder, or there are fewer than two classes.
@@ -65,10 +56,9 @@ def read_folders(
         parts.append(part)
     if len(classes) < 2:
         raise UserError(f"{folders[0]} has only one class, {classes[0]!r}; at least two are needed")
-    if not val_dir:
-        nested = [file for file in parts[0].files if file.count("/") > 1]  # the classes may be Train and Val
-        if nested:
-            raise UserError(f"{folders[0] / nested[0]} is nested too deep for an image of a class; {layout}")
+    nested = [file for file in parts[0].files if file.count("/") > 1]  # the classes may be Train and Val
+    if nested and not val_dir:
+        raise UserError(f"{folders[0] / nested[0]} is nested too deep for an image of a class; {layout}")
     train, val, test = [*parts, None, None][:3]
     train, val, test = complete_splits(train, val, test, fractions, seed)
     return DatasetSplits(train, val, test, classes, problems=problems)

@@ -108,9 +108,8 @@ def stratified_split(dataset: Dataset, fractions: Sequence[float], seed: int) ->
         part = deficit.argmax()
         deficit[part] -= 1
         parts[part].append(index)
-    for part, fraction in zip(parts, fractions, strict=True):
-        if fraction and not part:
-            raise UserError(f"{len(targets)} images are too few for a split {tuple(fractions)}: a part would be empty")
+    if any(fraction and not part for part, fraction in zip(parts, fractions, strict=True)):
+        raise UserError(f"{len(targets)} images are too few for a split {tuple(fractions)}: a part would be empty")
     return [Subset(dataset, sorted(part)) for part in parts]
 
 
@@ -121,15 +120,9 @@ def complete_splits(
     fractions: Sequence[float] = FRACTIONS,
     seed: int = 0,
 ) -> tuple[Dataset, Dataset, Dataset]:
-    """Create the parts that a data set comes without.
+    """Return train, val and test; `fractions` of the three are used for the parts that a data set comes without.
 
     Without test, val is split in two; without val, a tenth of train is used; without both, train is split in three.
-
-    Args:
-        fractions: of train, val and test.
-
-    Raises:
-        UserError: there are too few items, or the fractions do not add up to 1.
     """
     if val is None and test is None:
         return tuple(stratified_split(train, fractions, seed))

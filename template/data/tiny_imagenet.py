@@ -23,9 +23,6 @@ def tiny_imagenet(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: 
     Args:
         data_dir: the folder tiny-imagenet-200, or the one that holds it or its zip file, which is then unpacked.
         fractions: unused.
-
-    Raises:
-        UserError: it is not there.
     """
     root = find_root(data_dir)
     wnids = class_folders(root / "train")

@@ -15,15 +15,14 @@ class ImgAugTransform:
     """An imgaug augmenter as a step of a torchvision pipeline.
 
     imgaug keeps random states of its own, which each worker of a DataLoader copies: workers would repeat one another,
-    and every epoch the first. Here all randomness comes from torch's generator, as in torchvision's transforms.
+    and every epoch the first. Here all randomness comes from torch's generator, as in torchvision's transforms;
+    seeds given to the augmenter are ignored.
 
     Example:
         >>> transform = ImgAugTransform(iaa.Sequential([iaa.Fliplr(0.5), iaa.Affine(rotate=(-30, 30))]))
-        >>> augmented = transform(image)
     """
 
     def __init__(self, augmenter: iaa.Augmenter) -> None:
-        """Wrap an augmenter; seeds given to it are ignored."""
         self.augmenter = augmenter
         self.parts = list(parts_of(augmenter))
 
