@@ -3,7 +3,6 @@
 The class of `daisy_001.jpg` or `red_rose_17.png` is what stands before the last underscore.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -11,7 +10,7 @@ from torch.utils.data import Dataset
 
 from core.errors import UserError
 from data.image_io import is_image, read_image
-from data.splits import FRACTIONS, DatasetSplits, complete_splits
+from data.splits import DatasetSplits
 
 
 class MyDataset(Dataset):
@@ -39,8 +38,7 @@ class MyDataset(Dataset):
         return read_image(self.data_dir / self.files[index]), self.targets[index]
 
 
-def my_dataset(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
-    """Split the data set in three; if you have separate data sets for val or test, pass them instead of None."""
+def my_dataset(data_dir: Path) -> DatasetSplits:
+    """Return a data set to be split in three; if you have separate ones for val or test, pass them instead of None."""
     dataset = MyDataset(data_dir)
-    train, val, test = complete_splits(dataset, None, None, fractions, seed)
-    return DatasetSplits(train, val, test, dataset.classes)
+    return DatasetSplits(dataset, None, None, dataset.classes)

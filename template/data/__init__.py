@@ -1,7 +1,6 @@
 """Image data sets: found by name, read, split, augmented and batched.
 
-A new data set is a function and a line in `DATASETS`: it takes the data folder, the fractions of train, val and test,
-and the seed of the split, and returns a `DatasetSplits`.
+A new data set is a function and a line in `DATASETS`: it takes the data folder and returns a `DatasetSplits`.
 """
 
 import logging
@@ -22,7 +21,7 @@ from data.imagefolder import imagefolder, read_folders
 from data.loaders import DataLoaders, make_loaders
 from data.loaders import make_loader as make_loader
 from data.MyDataset import my_dataset
-from data.splits import FRACTIONS, DatasetSplits, check_problems, choose_fold, restore_split
+from data.splits import FRACTIONS, DatasetSplits, check_problems, choose_fold, complete_splits, restore_split
 from data.splits import describe_split as describe_split
 from data.tiny_imagenet import tiny_imagenet
 from data.torchvision_datasets import TORCHVISION_DATASETS
@@ -31,7 +30,7 @@ from Project import Project, Run
 
 logger = logging.getLogger(__name__)
 
-DATASETS: dict[str, Callable[[Path, Sequence[float], int], DatasetSplits]] = {
+DATASETS: dict[str, Callable[[Path], DatasetSplits]] = {
     "imagefolder": imagefolder,
     "csv": csv_dataset,
     "tiny_imagenet": tiny_imagenet,
@@ -67,8 +66,9 @@ def get_dataloaders(
     Raises:
         UserError: a folder, a class or its images are missing.
     """
-    data = read_folders(train_dir, val_dir, test_dir, fractions=(0, *split), seed=split_seed)
+    data = read_folders(train_dir, val_dir, test_dir)
     check_problems(data)
+    data = complete_splits(data, (0, *split), split_seed)
     return make_loaders(data, train_transform, val_transform, seed=seed, batch_size=batch_size, **options)
 
 
@@ -109,7 +109,8 @@ def get_data(name: str, data_dir: Path, fractions: Sequence[float] = FRACTIONS, 
     """
     read = lookup(name, DATASETS, "data set")
     with local_main_first():  # only one process of a machine downloads, unpacks or draws
-        return read(data_dir, fractions, seed)
+        data = read(data_dir)
+    return complete_splits(data, fractions, seed)
 
 
 def load_data(config: Config, project: Project, run: Run | None = None, data_dir: Path | None = None) -> DatasetSplits:

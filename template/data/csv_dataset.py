@@ -1,6 +1,5 @@
 """Images listed in a CSV file: `file,label[,split]`. A label may name several classes: `cat|sofa`."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -8,19 +7,18 @@ import pandas as pd
 from core.errors import UserError
 from core.task import SEPARATOR, Task, split_names
 from data.image_dataset import ImageDataset
-from data.splits import FRACTIONS, SPLITS, DatasetSplits, complete_splits
+from data.splits import SPLITS, DatasetSplits
 
 COLUMNS = ["file", "label", "split"]
 SPLIT_ALIASES = {"": "train", "training": "train", "valid": "val", "validation": "val"}
 EXPECTED = f"expected are the columns file,label[,split], and a {SEPARATOR} between several labels"
 
 
-def csv_dataset(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
+def csv_dataset(data_dir: Path) -> DatasetSplits:
     """Read the data set that a CSV file lists; it is multi-label if any label names two classes.
 
     Args:
         data_dir: the CSV file or its folder; files are relative to the folder.
-        fractions: of train, val and test where the column `split` does not give them.
 
     Raises:
         UserError: there is no such file, or it lacks a column, images to train on or a second class.
@@ -37,7 +35,6 @@ def csv_dataset(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: in
     task = Task(classes, multilabel)
     parts = [make_dataset(path, table[table["split"] == split], task) for split in SPLITS]
     train, val, test = [part if len(part) else None for part in parts]
-    train, val, test = complete_splits(train, val, test, fractions, seed)
     return DatasetSplits(train, val, test, classes, multilabel=multilabel, problems=problems)
 
 

@@ -5,7 +5,6 @@ Colours and background are random, and parts of both figures are scattered over 
 
 import random
 import tempfile
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from data.imagefolder import imagefolder
-from data.splits import FRACTIONS, DatasetSplits
+from data.splits import DatasetSplits
 
 FOLDER = "demo-v2"  # in the project's cache; another name for another drawing
 IMAGES = {"train": 160, "val": 80}  # of each class; half of val becomes the test set
@@ -42,11 +41,11 @@ LIGHT = ("white", "gold", "tan", "skyblue", "orchid", "salmon")
 COLOURS = {"body": DARK, "hair": DARK, "head": LIGHT, "face": ("black",), "blade": LIGHT}
 
 
-def demo(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
+def demo(data_dir: Path) -> DatasetSplits:
     """Read the demo; draw it first if `data_dir`, a folder of its own, does not exist."""
     if not data_dir.exists():
         draw_demo(data_dir)
-    return replace(imagefolder(data_dir, fractions, seed), image_size=96)
+    return replace(imagefolder(data_dir), image_size=96)
 
 
 def draw_demo(folder: Path, images: dict[str, int] | None = None, seed: int = 0) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from core.errors import UserError
 from data.image_dataset import ImageDataset
 from data.image_io import is_image, walk_folders
-from data.splits import FRACTIONS, SPLITS, DatasetSplits, complete_splits
+from data.splits import SPLITS, DatasetSplits
 
 logger = logging.getLogger(__name__)
 
@@ -16,22 +16,18 @@ LAYOUT = "expected {0}/train/<class>/*.jpg and {0}/val/<class>/*.jpg, or {0}/<cl
 SYSTEM_FILES = ("Thumbs.db", "desktop.ini")
 
 
-def imagefolder(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
+def imagefolder(data_dir: Path) -> DatasetSplits:
     """Read the class folders in `train/`, `val/` and `test/`, or if there is no such folder in `data_dir` itself."""
     train_dir, val_dir, test_dir = [data_dir / split for split in SPLITS]
     if not train_dir.is_dir() and not val_dir.is_dir():
-        return read_folders(data_dir, None, None, fractions, seed)
-    return read_folders(train_dir, val_dir, test_dir if test_dir.is_dir() else None, fractions, seed)
+        return read_folders(data_dir)
+    return read_folders(train_dir, val_dir, test_dir if test_dir.is_dir() else None)
 
 
 def read_folders(
-    train_dir: str | Path,
-    val_dir: str | Path | None,
-    test_dir: str | Path | None,
-    fractions: Sequence[float],
-    seed: int,
+    train_dir: str | Path, val_dir: str | Path | None = None, test_dir: str | Path | None = None
 ) -> DatasetSplits:
-    """Read folders of class folders. Without `test_dir`, val is split in two; without both, train in three.
+    """Read folders of class folders.
 
     Raises:
         UserError: a folder is missing, holds no image in a class folder, or there are fewer than two classes.
@@ -60,7 +56,6 @@ def read_folders(
     if nested and not val_dir:
         raise UserError(f"{folders[0] / nested[0]} is nested too deep for an image of a class; {layout}")
     train, val, test = [*parts, None, None][:3]
-    train, val, test = complete_splits(train, val, test, fractions, seed)
     return DatasetSplits(train, val, test, classes, problems=problems)
 
 

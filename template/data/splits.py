@@ -20,11 +20,12 @@ class DatasetSplits:
     """Training, validation and test set, before any transform.
 
     Items are (image, label): a PIL image in RGB; an int, or with `multilabel` an int64 tensor (n_classes,) of 0 and 1.
+    A function of `DATASETS` may leave out val, test or both, see `complete_splits`.
     """
 
     train: Dataset
-    val: Dataset
-    test: Dataset
+    val: Dataset | None
+    test: Dataset | None
     classes: list[str]  # names by label
     image_size: int = 224  # suggested side of the network's input, in pixels
     augmentation: str = "photographs"  # suggested
@@ -113,25 +114,20 @@ def stratified_split(dataset: Dataset, fractions: Sequence[float], seed: int) ->
     return [Subset(dataset, sorted(part)) for part in parts]
 
 
-def complete_splits(
-    train: Dataset,
-    val: Dataset | None,
-    test: Dataset | None,
-    fractions: Sequence[float] = FRACTIONS,
-    seed: int = 0,
-) -> tuple[Dataset, Dataset, Dataset]:
-    """Return train, val and test; `fractions` of the three are used for the parts that a data set comes without.
+def complete_splits(data: DatasetSplits, fractions: Sequence[float], seed: int) -> DatasetSplits:
+    """Return the data with the parts that it comes without; `fractions` are those of train, val and test.
 
     Without test, val is split in two; without val, a tenth of train is used; without both, train is split in three.
     """
+    train, val, test = data.train, data.val, data.test
     if val is None and test is None:
-        return tuple(stratified_split(train, fractions, seed))
+        train, val, test = stratified_split(train, fractions, seed)
     if val is None:
         train, val = stratified_split(train, (0.9, 0.1), seed)
     if test is None:
         val_fraction = fractions[1] / (fractions[1] + fractions[2])
         val, test = stratified_split(val, (val_fraction, 1 - val_fraction), seed)
-    return train, val, test
+    return replace(data, train=train, val=val, test=test)
 
 
 def choose_fold(data: DatasetSplits, i: int, k: int, seed: int) -> DatasetSplits:

@@ -2,7 +2,6 @@
 
 import tempfile
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -11,18 +10,16 @@ from torchvision.datasets.utils import extract_archive
 from core.errors import UserError, format_error
 from data.image_dataset import ImageDataset
 from data.imagefolder import class_folders
-from data.splits import FRACTIONS, DatasetSplits, complete_splits
+from data.splits import DatasetSplits
 
 NAME = "tiny-imagenet-200"
 URL = f"http://cs231n.stanford.edu/{NAME}.zip"
 
 
-def tiny_imagenet(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
-    """Read Tiny ImageNet. Its test set has no labels, so val is the test set here, and a tenth of train becomes val.
+def tiny_imagenet(data_dir: Path) -> DatasetSplits:
+    """Read Tiny ImageNet from its folder, or one that holds it or its zip file, which is then unpacked.
 
-    Args:
-        data_dir: the folder tiny-imagenet-200, or the one that holds it or its zip file, which is then unpacked.
-        fractions: unused.
+    Its test set has no labels, so val is the test set here.
     """
     root = find_root(data_dir)
     wnids = class_folders(root / "train")
@@ -50,8 +47,7 @@ def tiny_imagenet(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: 
             files.append(f"val/images/{name}")
             targets.append(wnids.index(wnid_of[name]))
     test = ImageDataset(root, files, targets, classes)
-    train, val, test = complete_splits(train, None, test, seed=seed)
-    return DatasetSplits(train, val, test, classes, image_size=64, augmentation="small", problems=problems)
+    return DatasetSplits(train, None, test, classes, image_size=64, augmentation="small", problems=problems)
 
 
 def find_root(data_dir: Path) -> Path:

@@ -1,6 +1,5 @@
 """Data sets of torchvision, downloaded if they are missing. The published test set is left whole."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from torch.utils.data import Dataset
 from torchvision import datasets
 
 from core.errors import UserError, format_error
-from data.splits import FRACTIONS, DatasetSplits, complete_splits
+from data.splits import DatasetSplits
 
 
 class TorchvisionDataset(Dataset):
@@ -41,12 +40,10 @@ class TorchvisionSource:
     image_size: int  # default side in pixels
     augmentation: str  # default
 
-    def __call__(self, data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
-        """Read or download the data set; `fractions` is unused."""
+    def __call__(self, data_dir: Path) -> DatasetSplits:
         parts = {split: self.read(data_dir, split) for split in self.splits}
-        train, val, test = complete_splits(parts["train"], parts.get("val"), parts["test"], seed=seed)
-        classes = list(parts["train"].dataset.classes)
-        return DatasetSplits(train, val, test, classes, self.image_size, self.augmentation)
+        train, val, test = parts["train"], parts.get("val"), parts["test"]
+        return DatasetSplits(train, val, test, list(train.dataset.classes), self.image_size, self.augmentation)
 
     def read(self, data_dir: Path, split: str) -> TorchvisionDataset:
         folder = data_dir / self.folder
