@@ -133,7 +133,7 @@ MISTAKES = [
         8,
         "unseeded random split",
         "data/splits.py",
-        "torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))",
+        "torch.randperm(len(targets), generator=generator)",
         "torch.randperm(len(targets))",
         "val_is_split_in_two",
     ),

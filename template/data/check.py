@@ -5,6 +5,7 @@ python -m data.check --data-dir ~/flowers --json findings.json
 """
 
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -119,15 +120,16 @@ def inspect_images(
     unreadable = sorted(errors)
     readable = np.flatnonzero(stats["width"])
     stats = stats[readable]
-    short, long = np.sort([stats["width"], stats["height"]], axis=0)
+    sizes = np.stack([stats["width"], stats["height"]], axis=1)  # (N, 2)
+    lost = 1 - sizes.min(axis=1) / sizes.max(axis=1)  # share of the area, by the crop to a square
     records = images[["file", "split", "label"]].iloc[readable]
     mean, std = channel_statistics(stats[records["split"] == "train"])
     duplicates = [records.iloc[group].to_dict("records") for group in find_duplicates(stats)]
     return Findings(
         counts=counts.to_dict(),
         images_checked=len(readable) + len(errors),
-        sizes=summarize_sizes(stats),
-        cropped=int((1 - short / long > MAX_CROPPED).sum()),
+        sizes=summarize_sizes(sizes),
+        cropped=int((lost > MAX_CROPPED).sum()),
         unreadable=images["file"][unreadable].tolist(),
         reasons=[errors[i] for i in unreadable],
         missing_classes={split: names for split, names in missing.items() if names},
@@ -146,13 +148,12 @@ def differ(group: Group, key: str) -> bool:
     return len({item[key] for item in group}) > 1
 
 
-def summarize_sizes(stats: np.ndarray) -> dict[str, list[int]]:
+def summarize_sizes(sizes: np.ndarray) -> dict[str, list[int]]:
     """Return width and height of the smallest, the median and the largest image."""
-    if not len(stats):
+    if not len(sizes):
         return {}
-    by_area = np.argsort(stats["width"] * stats["height"], kind="stable")
-    sizes = np.stack([stats["width"], stats["height"]], axis=1)[by_area].tolist()
-    return {"smallest": sizes[0], "median": sizes[len(sizes) // 2], "largest": sizes[-1]}
+    by_area = sorted(sizes.tolist(), key=math.prod)
+    return {"smallest": by_area[0], "median": by_area[len(by_area) // 2], "largest": by_area[-1]}
 
 
 def channel_statistics(stats: np.ndarray) -> tuple[list[float] | None, list[float] | None]:

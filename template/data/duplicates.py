@@ -47,20 +47,20 @@ def compute_image_stats(image: Image.Image) -> np.ndarray:
 
 
 class ImageStatsDataset(Dataset):
-    """Data set whose items are an index and the statistics of that image, or why it cannot be read."""
+    """Data set whose items are the statistics of an image, or why it cannot be read."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.items = flatten_dataset(dataset)
 
-    def __getitem__(self, index: int) -> tuple[int, np.ndarray | str]:
+    def __getitem__(self, index: int) -> np.ndarray | str:
         dataset, i = self.items[index]
         try:
             image, _ = dataset[i]
-            return index, compute_image_stats(image)
+            return compute_image_stats(image)
         except UserError as error:
-            return index, str(error)
+            return str(error)
         except Exception as error:  # a custom data set may raise anything
-            return index, f"image {i}: {format_error(error)}"
+            return f"image {i}: {format_error(error)}"
 
 
 def collect_image_stats(
@@ -88,9 +88,10 @@ def collect_image_stats(
 
     workers = default_workers(num_workers) if len(new) > 200 else 0
     loader = DataLoader(ImageStatsDataset(dataset), 32, sampler=new, num_workers=workers, collate_fn=list)
+    results = progress_bar("checking", chain.from_iterable(loader), len(new))
     unsaved = []
     try:
-        for i, result in progress_bar("checking", chain.from_iterable(loader), len(new)):
+        for i, result in zip(new, results, strict=True):
             if isinstance(result, str):
                 errors[i] = result
                 continue
@@ -157,11 +158,11 @@ def find_duplicates(stats: np.ndarray) -> list[list[int]]:
 
 
 def are_similar(one: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return which thumbnails, (N, P, 3), differ from one, (P, 3), by little of their contrast, as root mean squares.
+    """Return which thumbnails (N, P, 3) differ from one (P, 3) by little of their contrast, as root mean squares.
 
     Photographs re-encoded at qualities from 30 to 90 and resized by 1/4 to 2 differ by less than 0.08 of their
-    contrast, characters of 28 pixels by less than 0.15, and different images by at least 0.29. Where one of the two
-    has no colour, their brightness is compared: it may be a copy in black and white.
+    contrast, characters of 28 pixels by less than 0.15, and different images by at least 0.29. If one of the two has
+    no colour, their brightness is compared.
     """
     one, others = one.astype(np.float32), others.astype(np.float32)
     grey = ~np.ptp(others, axis=2).any(axis=1)
@@ -174,4 +175,5 @@ def are_similar(one: np.ndarray, others: np.ndarray) -> np.ndarray:
 def difference_is_small(one: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Compare the mean squared difference with the mean variance."""
     variance = (one.var() + others.var(axis=(1, 2))) / 2
-    return ((others - one) ** 2).mean(axis=(1, 2)) <= MAX_DIFFERENCE**2 * np.maximum(variance, 1)
+    difference = ((others - one) ** 2).mean(axis=(1, 2))
+    return difference <= MAX_DIFFERENCE**2 * np.maximum(variance, 1)

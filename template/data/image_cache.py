@@ -42,7 +42,7 @@ class CachedImages(Subset):
             save_pixels(self.files[index], pixels)
         return torch.from_numpy(pixels).permute(2, 0, 1), as_label(self.targets[index])
 
-    def __getitems__(self, indices: list[int]) -> list[tuple[torch.Tensor, int | torch.Tensor]]:
+    def __getitems__(self, indices: list[int]) -> list:
         return [self[i] for i in indices]  # Subset would ask the data set itself
 
 

@@ -13,7 +13,6 @@ from data.splits import SPLITS, DatasetSplits
 logger = logging.getLogger(__name__)
 
 LAYOUT = "expected {0}/train/<class>/*.jpg and {0}/val/<class>/*.jpg, or {0}/<class>/*.jpg"
-SYSTEM_FILES = ("Thumbs.db", "desktop.ini")
 
 
 def imagefolder(data_dir: Path) -> DatasetSplits:
@@ -47,8 +46,10 @@ def read_folders(
         part = list_images(folder, folder.parent if val_dir else folder, classes)
         if not part.files:
             raise UserError(f"there is no image in class folders in {folder}; {layout}")
-        for label in sorted(set(range(len(classes))) - set(part.targets)):
-            problems.append(f"the class {classes[label]!r} has no image in {folder}; add some, or remove the class")
+        found = set(part.targets)
+        for label, name in enumerate(classes):
+            if label not in found:
+                problems.append(f"the class {name!r} has no image in {folder}; add some, or remove the class")
         parts.append(part)
     if len(classes) < 2:
         raise UserError(f"{folders[0]} has only one class, {classes[0]!r}; at least two are needed")
@@ -61,7 +62,8 @@ def read_folders(
 
 def class_folders(directory: str | Path) -> list[str]:
     """Return the names of the folders in a directory, sorted, without hidden ones."""
-    return sorted(e.name for e in os.scandir(directory) if e.is_dir() and not e.name.startswith((".", "__")))
+    names = [path.name for path in Path(directory).iterdir() if path.is_dir()]
+    return sorted(name for name in names if not name.startswith((".", "__")))
 
 
 def list_images(root: Path, base: Path, classes: Sequence[str]) -> ImageDataset:
@@ -79,7 +81,7 @@ def list_images(root: Path, base: Path, classes: Sequence[str]) -> ImageDataset:
         for name in names:
             if is_image(name) and class_name in labels:
                 items.append((labels[class_name], folder, name))
-            elif not is_image(name) and not name.startswith(".") and name not in SYSTEM_FILES:
+            elif not is_image(name) and not name.startswith("."):
                 ignored.append(name)
     if ignored:
         logger.warning("ignored in %s, not images: %s", root, shorten(ignored))

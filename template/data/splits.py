@@ -75,7 +75,10 @@ def flatten_dataset(dataset: Dataset) -> list[tuple[Dataset, int]]:
 
 def get_file_names(dataset: Dataset) -> list[str]:
     """Return the file name of each item, relative to the data folder, or its index if the data set has no `files`."""
-    return [part.files[i] if hasattr(part, "files") else str(i) for part, i in flatten_dataset(dataset)]
+    names = []
+    for part, i in flatten_dataset(dataset):
+        names.append(part.files[i] if hasattr(part, "files") else str(i))
+    return names
 
 
 def get_labels(dataset: Dataset) -> list[Label]:
@@ -100,7 +103,8 @@ def stratified_split(dataset: Dataset, fractions: Sequence[float], seed: int) ->
         raise UserError(f"invalid split {tuple(fractions)}: the fractions must add up to 1")
     targets = np.array(get_labels(dataset))
     _, strata = np.unique(targets, axis=0, return_inverse=True)
-    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed)).numpy()
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(targets), generator=generator).numpy()
     order = order[strata.ravel()[order].argsort(kind="stable")]  # class after class, shuffled within each
     parts: list[list[int]] = [[] for _ in fractions]
     deficit = np.zeros(len(fractions))  # by how many items each part is behind its fraction
@@ -109,7 +113,7 @@ def stratified_split(dataset: Dataset, fractions: Sequence[float], seed: int) ->
         part = deficit.argmax()
         deficit[part] -= 1
         parts[part].append(index)
-    if any(fraction and not part for part, fraction in zip(parts, fractions, strict=True)):
+    if not all(parts):
         raise UserError(f"{len(targets)} images are too few for a split {tuple(fractions)}: a part would be empty")
     return [Subset(dataset, sorted(part)) for part in parts]
 
@@ -165,5 +169,7 @@ def restore_split(data: DatasetSplits, split: dict[str, list[str]], task: Task) 
     missing = sorted(set().union(*split.values()) - set(index))
     if missing:
         raise UserError(f"{len(missing)} images of this run are not in the data set any more, such as {missing[0]}")
-    parts = {part: Subset(pool, [index[name] for name in names]) for part, names in split.items()}
+    parts = {}
+    for part, names in split.items():
+        parts[part] = Subset(pool, [index[name] for name in names])
     return replace(data, **parts)

@@ -17,9 +17,6 @@ class ImgAugTransform:
     imgaug keeps random states of its own, which each worker of a DataLoader copies: workers would repeat one another,
     and every epoch the first. Here all randomness comes from torch's generator, as in torchvision's transforms;
     seeds given to the augmenter are ignored.
-
-    Example:
-        >>> transform = ImgAugTransform(iaa.Sequential([iaa.Fliplr(0.5), iaa.Affine(rotate=(-30, 30))]))
     """
 
     def __init__(self, augmenter: iaa.Augmenter) -> None:

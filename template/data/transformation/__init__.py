@@ -39,7 +39,7 @@ characters = iaa.Affine(  # no flips and little rotation, or it would be another
     scale=(0.9, 1.1), rotate=(-10, 10), shear=(-8, 8), translate_percent=(-0.08, 0.08), mode="edge"
 )
 
-AUGMENTATIONS: dict[str, iaa.Augmenter] = {
+AUGMENTATIONS = {
     "photographs": photographs,
     "small": small,
     "characters": characters,
@@ -79,7 +79,7 @@ def squash(image_size: int) -> tuple[Steps, Steps]:
 
 
 # From the side of the square to the steps that produce it: for training, and for validation, test and prediction.
-RESIZES: dict[str, Callable[[int], tuple[Steps, Steps]]] = {"crop": crop, "pad": pad, "squash": squash}
+RESIZES = {"crop": crop, "pad": pad, "squash": squash}
 
 
 def get_transforms(
