@@ -31,13 +31,13 @@ class CachedImages(Subset):
         self.resize = resize
         self.files = files  # of each image in the cache
         self.targets = get_labels(dataset)
-        self.sides = image_io.needed_sides(resize)
+        self.min_side = image_io.needed_side(resize)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int | torch.Tensor]:
         try:
             pixels = np.load(self.files[index])
         except (OSError, ValueError, EOFError):  # not cached yet, or damaged
-            image, _ = read_item(self.dataset, index, self.sides)
+            image, _ = read_item(self.dataset, index, self.min_side)
             pixels = self.resize(image).permute(1, 2, 0).numpy()  # the order of OpenCV
             save_pixels(self.files[index], pixels)
         return torch.from_numpy(pixels).permute(2, 0, 1), as_label(self.targets[index])

@@ -10,7 +10,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from core.errors import UserError
 from core.task import Label
-from data.image_io import Sides, needed_sides, read_image
+from data.image_io import needed_side, read_image
 from data.splits import flatten_dataset
 
 Item = tuple[Image.Image, int | torch.Tensor]
@@ -31,9 +31,9 @@ class ImageDataset(Dataset):
     def __getitem__(self, index: int) -> Item:
         return self.read(index)
 
-    def read(self, index: int, sides: Sides | None = None) -> Item:
-        """Return an image, decoded smaller if `sides` allows it, and its label: an int, or (n_classes,) of int64."""
-        image = read_image(self.folder / self.files[index], sides)
+    def read(self, index: int, min_side: int | None = None) -> Item:
+        """Return an image, decoded no smaller than `min_side`, and its label: an int, or (n_classes,) of int64."""
+        image = read_image(self.folder / self.files[index], min_side)
         return image, as_label(self.targets[index])
 
 
@@ -42,20 +42,20 @@ def as_label(target: Label) -> int | torch.Tensor:
     return target if isinstance(target, int) else torch.tensor(target)
 
 
-def read_item(dataset: Dataset, index: int, sides: Sides | None) -> Item:
-    """Return `dataset[index]`; a large JPEG of an `ImageDataset` is decoded smaller, see `needed_sides`.
+def read_item(dataset: Dataset, index: int, min_side: int | None) -> Item:
+    """Return `dataset[index]`; a large JPEG of an `ImageDataset` is decoded smaller, see `needed_side`.
 
     Only exact types are unwrapped: a subclass may do more than read the file.
     """
     if type(dataset) is ImageDataset:
-        return dataset.read(index, sides)
+        return dataset.read(index, min_side)
     if type(dataset) is Subset:
-        return read_item(dataset.dataset, dataset.indices[index], sides)
+        return read_item(dataset.dataset, dataset.indices[index], min_side)
     if type(dataset) is ConcatDataset:
         index = range(len(dataset))[index]  # not negative
         for part in dataset.datasets:
             if index < len(part):
-                return read_item(part, index, sides)
+                return read_item(part, index, min_side)
             index -= len(part)
     return dataset[index]
 
@@ -89,13 +89,13 @@ class UnlabelledImages(Dataset):
     def __init__(self, files: Sequence[Path], transform: Callable[[Image.Image], Any]) -> None:
         self.files = files
         self.transform = transform
-        self.sides = needed_sides(transform)
+        self.min_side = needed_side(transform)
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[int, Any]:
         try:
-            return index, self.transform(read_image(self.files[index], self.sides))
+            return index, self.transform(read_image(self.files[index], self.min_side))
         except UserError as error:
             return index, str(error)

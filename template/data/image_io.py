@@ -15,8 +15,6 @@ from core.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-Sides = tuple[int, int]  # short and long side, in pixels
-
 WHITE = {"I": [255, 65535], "F": [1, 255, 65535]}  # possible values, by Pillow's mode; others have 16 bits
 
 
@@ -51,30 +49,28 @@ def images_in(folder: str | Path) -> Iterator[str]:
                 yield os.path.join(parent, name)
 
 
-def needed_sides(transform: Callable[[Image.Image], Any]) -> Sides | None:
-    """Return the smallest sides that a JPEG may be decoded at; None if the transform does not begin with a resize.
+def needed_side(transform: Callable[[Image.Image], Any]) -> int | None:
+    """Return the short side that large JPEGs may be decoded at; None if the transform does not begin with a resize.
 
     JPEGs can be decoded at 1/2, 1/4 or 1/8 of their size, which is several times faster. Twice the size that the
     transform resizes to is enough: on photographs of 3 and 12 megapixels its output differed by at most 5 of 255.
     """
-    steps = getattr(transform, "transforms", [transform])
-    first = next((step for step in steps if not isinstance(step, (v2.PILToTensor, v2.ToImage))), None)
-    if not isinstance(first, (v2.Resize, Resize)):
-        return None
-    if not first.size:  # only the long side is given, as max_size
-        return 1, 2 * first.max_size
-    side = 2 * int(np.max(first.size))
-    return side, side
+    for step in getattr(transform, "transforms", [transform]):
+        if isinstance(step, (v2.Resize, Resize)):
+            return 2 * int(np.max(step.size or step.max_size))
+        if not isinstance(step, (v2.PILToTensor, v2.ToImage)):
+            break
+    return None
 
 
-def read_image(path: str | Path, sides: Sides | None = None) -> Image.Image:
-    """Read an image of any kind that Pillow knows, upright and in RGB; see `needed_sides` for `sides`.
+def read_image(path: str | Path, min_side: int | None = None) -> Image.Image:
+    """Read an image of any kind that Pillow knows, upright and in RGB; see `needed_side` for `min_side`.
 
     Raises:
         UserError: the file is missing, not an image, truncated, a decompression bomb, or narrower than 1:100.
     """
     try:
-        return to_rgb(decode_image(path, sides))
+        return to_rgb(decode_image(path, min_side))
     except MemoryError:
         raise
     except Exception as error:  # a damaged file can make Pillow raise anything
@@ -82,13 +78,13 @@ def read_image(path: str | Path, sides: Sides | None = None) -> Image.Image:
         raise UserError(f"cannot read the image {path} ({reason}); replace or remove it") from error
 
 
-def decode_image(path: str | Path, sides: Sides | None) -> Image.Image:
+def decode_image(path: str | Path, min_side: int | None) -> Image.Image:
     """Decode a file and rotate the image as its EXIF data says."""
     if not os.path.isfile(path):  # opening a pipe would block
         raise ValueError("not a file" if os.path.exists(path) else "no such file")
     with Image.open(path) as image:
-        if sides:
-            image.draft(None, sides if image.height > image.width else sides[::-1])  # has an effect on JPEG only
+        if min_side:
+            image.draft(None, (min_side, min_side))  # has an effect on JPEG only
         image.load()
         try:
             image = ImageOps.exif_transpose(image)

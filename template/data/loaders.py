@@ -14,7 +14,7 @@ from core.errors import UserError
 from core.processes import rank, world_size
 from core.rng import isolated_rng
 from data.image_dataset import read_item
-from data.image_io import needed_sides
+from data.image_io import needed_side
 from data.splits import DatasetSplits
 from data.transformation import Transform
 from data.transformation.ImgAugTransform import use_one_thread
@@ -43,7 +43,7 @@ class TransformedDataset(Dataset):
         self.dataset = dataset
         self.transform = transform
         self.classes = classes
-        self.sides = needed_sides(transform)
+        self.min_side = needed_side(transform)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -53,7 +53,7 @@ class TransformedDataset(Dataset):
         index, seed = key if isinstance(key, tuple) else (key, None)
         seeds = seed if isinstance(seed, list) else [seed]
         with isolated_rng(seeds[0]):  # a custom data set may draw random numbers, too
-            image, label = read_item(self.dataset, index, self.sides)
+            image, label = read_item(self.dataset, index, self.min_side)
         views = []
         for view_seed in seeds:
             with isolated_rng(view_seed):
