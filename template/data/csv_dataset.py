@@ -74,9 +74,11 @@ def read_table(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False)
         if not isinstance(table.index, pd.RangeIndex):
             raise ValueError("the first row has more fields than the header")
+        table.columns = table.columns.str.strip().str.lower()
+        if table.columns.has_duplicates:
+            raise ValueError("two columns have the same name")
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a CSV file ({error}); {EXPECTED}") from error
-    table.columns = table.columns.str.strip().str.lower()
     for column in "file", "label":
         if column not in table:
             raise UserError(f"{path} has no column {column!r}; {EXPECTED}")
