@@ -375,7 +375,7 @@ MISTAKES = [
     ),
     Mistake(
         21,
-        "40 % of pictures upside-down",
+        "40 % of images upside-down",
         "data/transformation/__init__.py",
         "        iaa.Fliplr(0.5),\n",
         "        iaa.Fliplr(0.5),\n        iaa.Flipud(0.4),\n",

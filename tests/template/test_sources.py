@@ -159,8 +159,8 @@ def test_a_table_may_name_the_splits_and_be_written_by_any_program(photos, tmp_p
     splits = {"train": "Train", "val": "validation"}
     rows = [(c, f"{s}/{c}/{i:03}.jpg", splits[s]) for s in splits for c in ("helmet", "hero") for i in range(8)]
     text = "\ufeffLabel;File;Split\r\n" + "\r\n".join(";".join(row) for row in rows)
-    (folder / "pictures.csv").write_text(text, encoding="utf-8")
-    data = get_data("csv", folder / "pictures.csv")
+    (folder / "table.csv").write_text(text, encoding="utf-8")
+    data = get_data("csv", folder / "table.csv")
     assert (len(data.train), len(data.val), len(data.test)) == (16, 8, 8)  # without a test set val is cut in two
     assert all(name.startswith("train/") for name in get_file_names(data.train))
 
@@ -195,7 +195,7 @@ def test_rows_that_cannot_be_used_are_named_by_their_number(photos, tmp_path):
 
 @pytest.fixture
 def colours(tmp_path) -> Path:
-    """A folder with a table: each picture holds any of a red, a green and a blue square, or none."""
+    """A folder with a table: each image holds any of a red, a green and a blue square, or none."""
     folder = tmp_path / "colours"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -286,8 +286,8 @@ def test_thresholds_are_those_with_the_best_f1():
 def test_a_new_data_set_is_a_function_and_a_line(train, photos, monkeypatch):
     def mine(data_dir):
         files = sorted(str(path.relative_to(data_dir)) for path in data_dir.rglob("*.jpg"))
-        pictures = ImageDataset(data_dir, files, [int("hero" in name) for name in files], ["no hero", "hero"])
-        return DatasetSplits(pictures, None, None, pictures.classes)
+        images = ImageDataset(data_dir, files, [int("hero" in name) for name in files], ["no hero", "hero"])
+        return DatasetSplits(images, None, None, images.classes)
 
     monkeypatch.setitem(DATASETS, "mine", mine)
     run = train(dataset="mine", epochs=1, split=(0.6, 0.2, 0.2))
