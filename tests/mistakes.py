@@ -133,7 +133,7 @@ MISTAKES = [
         8,
         "unseeded random split",
         "data/splits.py",
-        "torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))",
+        "torch.randperm(len(targets), generator=generator)",
         "torch.randperm(len(targets))",
         "val_is_split_in_two",
     ),
@@ -375,7 +375,7 @@ MISTAKES = [
     ),
     Mistake(
         21,
-        "40 % of pictures upside-down",
+        "40 % of images upside-down",
         "data/transformation/__init__.py",
         "        iaa.Fliplr(0.5),\n",
         "        iaa.Fliplr(0.5),\n        iaa.Flipud(0.4),\n",

@@ -3,7 +3,6 @@
 The class of `daisy_001.jpg` or `red_rose_17.png` is what stands before the last underscore.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -11,16 +10,13 @@ from torch.utils.data import Dataset
 
 from core.errors import UserError
 from data.image_io import is_image, read_image
-from data.splits import FRACTIONS, DatasetSplits, complete_splits
+from data.splits import DatasetSplits
 
 
 class MyDataset(Dataset):
     """Data set whose items are an RGB image of PIL and a label of int, which is all that is required.
 
-    Attributes:
-        classes: names of the classes, by label.
-        targets: label of each item (optional: without it all items are read to find out).
-        files: name of each item (optional: without it they are numbered).
+    `targets` and `files` are optional: without them all items are read to find their labels, and they are numbered.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -42,8 +38,7 @@ class MyDataset(Dataset):
         return read_image(self.data_dir / self.files[index]), self.targets[index]
 
 
-def my_dataset(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
-    """Split the data set in three; if you have separate data sets for val or test, pass them instead of None."""
+def my_dataset(data_dir: Path) -> DatasetSplits:
+    """Return a data set to be split in three; if you have separate ones for val or test, pass them instead of None."""
     dataset = MyDataset(data_dir)
-    train, val, test = complete_splits(dataset, None, None, fractions, seed)
-    return DatasetSplits(train, val, test, dataset.classes)
+    return DatasetSplits(dataset, None, None, dataset.classes)

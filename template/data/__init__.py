@@ -1,7 +1,6 @@
 """Image data sets: found by name, read, split, augmented and batched.
 
-A new data set is a function and a line in `DATASETS`: it takes the data folder, the fractions of train, val and test,
-and the seed of the split, and returns a `DatasetSplits`.
+A new data set is a function and a line in `DATASETS`: it takes the data folder and returns a `DatasetSplits`.
 """
 
 import logging
@@ -22,7 +21,7 @@ from data.imagefolder import imagefolder, read_folders
 from data.loaders import DataLoaders, make_loaders
 from data.loaders import make_loader as make_loader
 from data.MyDataset import my_dataset
-from data.splits import FRACTIONS, DatasetSplits, check_problems, choose_fold, restore_split
+from data.splits import FRACTIONS, DatasetSplits, check_problems, choose_fold, complete_splits, restore_split
 from data.splits import describe_split as describe_split
 from data.tiny_imagenet import tiny_imagenet
 from data.torchvision_datasets import TORCHVISION_DATASETS
@@ -31,7 +30,7 @@ from Project import Project, Run
 
 logger = logging.getLogger(__name__)
 
-DATASETS: dict[str, Callable[[Path, Sequence[float], int], DatasetSplits]] = {
+DATASETS: dict[str, Callable[[Path], DatasetSplits]] = {
     "imagefolder": imagefolder,
     "csv": csv_dataset,
     "tiny_imagenet": tiny_imagenet,
@@ -40,10 +39,7 @@ DATASETS: dict[str, Callable[[Path, Sequence[float], int], DatasetSplits]] = {
     **TORCHVISION_DATASETS,
 }
 # Data sets that are drawn or downloaded if --data-dir is not given, and their folders in the project's cache.
-CACHE_FOLDERS = {
-    "demo": FOLDER,
-    **dict.fromkeys(TORCHVISION_DATASETS, "torchvision"),
-}
+CACHE_FOLDERS = {"demo": FOLDER, **dict.fromkeys(TORCHVISION_DATASETS, "torchvision")}
 MOVED = "if the images of this run have moved, give their folder with --data-dir"
 
 
@@ -58,30 +54,22 @@ def get_dataloaders(
     test_dir: str | Path | None = None,
     seed: int = 0,
     split_seed: int = 0,
-    num_workers: int | None = None,
     **options: Any,
 ) -> DataLoaders:
-    """Return loaders of images in class folders.
+    """Return loaders of images in class folders, which unpack as `train_dl, val_dl, test_dl` and have `classes`.
 
     Args:
-        train_dir, val_dir, test_dir: each holds one folder for each class. Without `test_dir`, `val_dir` is split.
-        train_transform, val_transform: PIL image → tensor.
-        split: fractions of validation and test set in `val_dir`, stratified.
+        split: fractions of validation and test set in `val_dir`, stratified; unused if there is a `test_dir`.
         seed: of order and augmentation.
-        split_seed: of the split.
-        num_workers: processes that read images (default: one per core, at most 8).
-        options: any other argument of torch's DataLoader.
-
-    Returns:
-        What unpacks as `train_dl, val_dl, test_dl` and has `classes`.
+        options: `num_workers` (default: one per core, at most 8) and any other argument of torch's DataLoader.
 
     Raises:
         UserError: a folder, a class or its images are missing.
     """
-    data = read_folders(train_dir, val_dir, test_dir, fractions=(0, *split), seed=split_seed)
+    data = read_folders(train_dir, val_dir, test_dir)
     check_problems(data)
-    options = {"batch_size": batch_size, "num_workers": num_workers, **options}
-    return make_loaders(data, train_transform, val_transform, seed=seed, **options)
+    data = complete_splits(data, (0, *split), split_seed)
+    return make_loaders(data, train_transform, val_transform, seed=seed, batch_size=batch_size, **options)
 
 
 def choose_dataset(config: Config, project: Project) -> Config:
@@ -96,14 +84,13 @@ def choose_dataset(config: Config, project: Project) -> Config:
     if data_dir and not data_dir.exists():
         advice = MOVED if config.resume else "give one that exists, or leave out --data-dir"
         raise UserError(f"there is no folder {data_dir}; {advice}")
-    if name is None:
-        if data_dir:
-            name = "csv" if data_dir.suffix == ".csv" else "imagefolder"
-        elif any(images_in(project.data_dir)):
-            name = "imagefolder"
-        else:
-            name = "demo"
-            logger.info("There is no image in %s: using the demo data set.", project.data_dir)
+    if not name and data_dir:
+        name = "csv" if data_dir.suffix == ".csv" else "imagefolder"
+    elif not name and any(images_in(project.data_dir)):
+        name = "imagefolder"
+    elif not name:
+        name = "demo"
+        logger.info("There is no image in %s: using the demo data set.", project.data_dir)
     return replace(config, dataset=name, data_dir=data_dir and data_dir.resolve())
 
 
@@ -115,19 +102,15 @@ def data_folder(config: Config, project: Project) -> Path:
 
 
 def get_data(name: str, data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
-    """Read a data set.
-
-    Args:
-        name: a key of `DATASETS`.
-        fractions: of train, val and test, if the data set comes without a split.
-        seed: of the split.
+    """Read a data set by its name; without a split of its own, it is split into `fractions` by `seed`.
 
     Raises:
         UserError: the name is unknown, or the folder does not hold the data set.
     """
     read = lookup(name, DATASETS, "data set")
     with local_main_first():  # only one process of a machine downloads, unpacks or draws
-        return read(data_dir, fractions, seed)
+        data = read(data_dir)
+    return complete_splits(data, fractions, seed)
 
 
 def load_data(config: Config, project: Project, run: Run | None = None, data_dir: Path | None = None) -> DatasetSplits:
@@ -151,9 +134,7 @@ def load_data(config: Config, project: Project, run: Run | None = None, data_dir
         if run:
             data = restore_split(data, read_json(run.split), load_task(run))
     except UserError as error:
-        if run:
-            raise UserError(f"{error}; {MOVED}") from error
-        raise
+        raise UserError(f"{error}; {MOVED}" if run else str(error)) from error
     logger.info("%s: %s", config.dataset, data)
     return data
 
@@ -161,16 +142,12 @@ def load_data(config: Config, project: Project, run: Run | None = None, data_dir
 def is_available(name: str, data_dir: Path) -> bool:
     """Return whether a data set can be read from a folder without drawing or downloading it there."""
     if name in TORCHVISION_DATASETS:
-        return (data_dir / TORCHVISION_DATASETS[name].folder).is_dir()
+        data_dir = data_dir / TORCHVISION_DATASETS[name].folder
     return data_dir.exists()
 
 
 def get_loaders(config: Config, data: DatasetSplits) -> DataLoaders:
     """Return the loaders that the resolved options ask for."""
-    return make_loaders(
-        data,
-        *get_transforms(config.image_size, config.augmentation, config.resize),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        num_workers=config.num_workers,
-    )
+    train_transform, val_transform = get_transforms(config.image_size, config.augmentation, config.resize)
+    options = {"batch_size": config.batch_size, "seed": config.seed, "num_workers": config.num_workers}
+    return make_loaders(data, train_transform, val_transform, **options)

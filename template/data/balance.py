@@ -13,15 +13,9 @@ logger = logging.getLogger(__name__)
 
 
 def balance(config: Config, data: DatasetSplits) -> DatasetSplits:
-    """Add the weights that `--balance` asks for, from the class counts of the training set.
+    """Return the data with the weights that `--balance` asks for, from the class counts of the training set.
 
-    Args:
-        config: `balance` is "none", "weights" (of the classes, in the loss) or "sampler" (an image is drawn as often
-            as the weight of its rarest class says).
-        data: the three splits.
-
-    Returns:
-        The data with `class_weights` or `image_weights`.
+    "weights" are of the classes, in the loss; with "sampler" an image is drawn as often as its rarest class needs.
     """
     if config.balance == "none":
         return data
@@ -33,4 +27,4 @@ def balance(config: Config, data: DatasetSplits) -> DatasetSplits:
     if config.balance == "weights":
         return replace(data, class_weights=weights)
     image_weights = [weights[classes].max(initial=weights.min()) for classes in targets]
-    return replace(data, image_weights=np.array(image_weights))
+    return replace(data, image_weights=image_weights)

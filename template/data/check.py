@@ -5,7 +5,8 @@ python -m data.check --data-dir ~/flowers --json findings.json
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from core.errors import UserError
 from core.files import write_json
 from core.processes import local_main_first
 from core.ranges import NonNegativeInt, Seed, check_ranges
+from core.task import SEPARATOR
 from data import choose_dataset, data_folder, get_data
 from data.duplicates import collect_image_stats, find_duplicates
 from data.imagefolder import shorten
@@ -42,7 +44,6 @@ class Findings:
     images_checked: int  # all findings below are about these
     sizes: dict[str, list[int]]  # width and height of the smallest, the median and the largest image
     cropped: int  # number of images that lose more than a third of their area by the crop to a square
-    formats: dict[str, int]  # number of images, by format
     unreadable: list[str]  # files
     reasons: list[str]  # why they cannot be read
     missing_classes: dict[str, list[str]]  # classes without an image, by split
@@ -55,15 +56,15 @@ class Findings:
     std: list[float] | None
 
     @property
-    def warnings(self) -> list[str]:
-        """Lines about missing classes, leaks and label conflicts."""
-        lines = [f"no image in {split}: {shorten(names)}" for split, names in self.missing_classes.items()]
-        for kind, groups in ("split", self.leaks), ("label", self.label_conflicts):
-            if groups:
-                example = describe_group({item[kind]: item for item in groups[0]}.values())
-                found = f"duplicates with more than one {kind}: {len(groups)}"
-                lines.append(f"{found}, for example {example}; python -m data.check lists them")
-        return lines
+    def faults(self) -> dict[str, list[str]]:
+        """What `--strict` refuses: lines by kind."""
+        return {
+            "problems": self.problems,
+            "unreadable images": self.reasons,
+            "missing classes": [f"no image in {split}: {shorten(c)}" for split, c in self.missing_classes.items()],
+            "duplicates with more than one split": list(map(describe_group, self.leaks)),
+            "duplicates with more than one label": list(map(describe_group, self.label_conflicts)),
+        }
 
     @property
     def crop_warning(self) -> str:
@@ -75,18 +76,10 @@ class Findings:
 
 
 def check(config: Config, data: DatasetSplits, cache_dir: Path) -> DatasetSplits:
-    """Check the images before training: refuse data that cannot be used, warn about data that should not be.
-
-    Args:
-        config: with `strict`, leaks and label conflicts are refused too; `normalize` "data" needs all images.
-        data: the three splits.
-        cache_dir: of the project; files that have not changed are not read again.
-
-    Returns:
-        The data with its findings.
+    """Check the images before training, and return the data with its findings.
 
     Raises:
-        UserError: the data set has problems, an image cannot be read, or train lacks a class.
+        UserError: the data set has problems, an image cannot be read, train lacks a class, or `strict` and any fault.
     """
     check_problems(data)
     max_new = None if config.normalize == "data" else MAX_NEW
@@ -96,7 +89,10 @@ def check(config: Config, data: DatasetSplits, cache_dir: Path) -> DatasetSplits
     check_problems(data)
     if "train" in findings.missing_classes:
         raise UserError(f"no image in train: {shorten(findings.missing_classes['train'])}")
-    for message in findings.warnings:
+    for kind, lines in findings.faults.items():
+        if not lines:
+            continue
+        message = f"{kind}: {len(lines)}, for example {lines[0]}; python -m data.check lists them"
         if config.strict:
             raise UserError(f"--strict: {message}")
         logger.warning("%s", message)
@@ -109,84 +105,87 @@ def inspect_images(
     data: DatasetSplits, cache_dir: Path, max_new: int | None = None, num_workers: int | None = None
 ) -> Findings:
     """Inspect all images of a data set; for the arguments see `collect_image_stats`."""
-    parts = [getattr(data, split) for split in SPLITS]
-    dataset = ConcatDataset(parts)
-    targets = get_labels(dataset)
+    dataset = ConcatDataset([data.train, data.val, data.test])
     images = pd.DataFrame({"file": get_file_names(dataset)})
-    images["split"] = np.repeat(SPLITS, [len(part) for part in parts])
-    images["label"] = [data.task.describe(target) for target in targets]
+    images["split"] = np.repeat(SPLITS, [len(part) for part in dataset.datasets])
+    images["class"] = [data.task.names(label) for label in get_labels(dataset)]
+    images["label"] = images["class"].str.join(SEPARATOR)
 
-    classes = images.assign(label=[data.task.names(target) for target in targets]).explode("label")
-    counts = pd.crosstab(classes["label"], classes["split"])
+    classes = images.explode("class")
+    counts = pd.crosstab(classes["class"], classes["split"])
     counts = counts.reindex(index=data.classes, columns=SPLITS, fill_value=0)
     missing = {split: counts.index[counts[split] == 0].tolist() for split in SPLITS}
     in_train = counts["train"][counts["train"] > 0]
 
     stats, errors = collect_image_stats(dataset, cache_dir, max_new, num_workers)
     unreadable = sorted(errors)
-    readable = np.flatnonzero(stats["width"])  # indices in images, as opposed to those in stats from here on
+    readable = np.flatnonzero(stats["width"])
     stats = stats[readable]
-    mean, std = channel_statistics(stats[images["split"][readable] == "train"])
-    sizes = np.stack([stats["width"], stats["height"]], axis=1)
-    by_area = sizes[sizes.prod(axis=1).argsort(kind="stable")].tolist()
-    places = {"smallest": 0, "median": len(by_area) // 2, "largest": -1} if by_area else {}
-    duplicates = [images.iloc[readable[group]].to_dict("records") for group in find_duplicates(stats)]
+    sizes = np.stack([stats["width"], stats["height"]], axis=1)  # (N, 2)
+    lost = 1 - sizes.min(axis=1) / sizes.max(axis=1)  # share of the area, by the crop to a square
+    records = images[["file", "split", "label"]].iloc[readable]
+    mean, std = channel_statistics(stats[records["split"] == "train"])
+    duplicates = [records.iloc[group].to_dict("records") for group in find_duplicates(stats)]
     return Findings(
         counts=counts.to_dict(),
         images_checked=len(readable) + len(errors),
-        sizes={name: by_area[i] for name, i in places.items()},
-        cropped=int((1 - sizes.min(axis=1) / sizes.max(axis=1) > MAX_CROPPED).sum()),
-        formats=pd.Series(stats["format"].astype(str)).value_counts().to_dict(),
+        sizes=summarize_sizes(sizes),
+        cropped=int((lost > MAX_CROPPED).sum()),
         unreadable=images["file"][unreadable].tolist(),
         reasons=[errors[i] for i in unreadable],
         missing_classes={split: names for split, names in missing.items() if names},
         imbalance=float(in_train.max() / in_train.min()) if len(in_train) else 1.0,
         duplicates=duplicates,
-        leaks=[group for group in duplicates if len({item["split"] for item in group}) > 1],
-        label_conflicts=[group for group in duplicates if len({item["label"] for item in group}) > 1],
+        leaks=[group for group in duplicates if differ(group, "split")],
+        label_conflicts=[group for group in duplicates if differ(group, "label")],
         problems=list(data.problems),
         mean=mean,
         std=std,
     )
 
 
+def differ(group: Group, key: str) -> bool:
+    """Return whether the images of a group have different splits or labels."""
+    return len({item[key] for item in group}) > 1
+
+
+def summarize_sizes(sizes: np.ndarray) -> dict[str, list[int]]:
+    """Return width and height of the smallest, the median and the largest image."""
+    if not len(sizes):
+        return {}
+    by_area = sorted(sizes.tolist(), key=math.prod)
+    return {"smallest": by_area[0], "median": by_area[len(by_area) // 2], "largest": by_area[-1]}
+
+
 def channel_statistics(stats: np.ndarray) -> tuple[list[float] | None, list[float] | None]:
-    """Return the mean and the standard deviation of each channel."""
+    """Return the mean and the standard deviation of each channel, from 0 to 1."""
     if not len(stats):
         return None, None
-    mean = stats["mean"].mean(axis=0)
-    variance = stats["mean_square"].mean(axis=0) - mean**2
-    return mean.round(4).tolist(), np.sqrt(variance.clip(min=1e-8)).round(4).tolist()
+    mean = stats["mean"].mean(axis=0) / 255
+    mean_square = (stats["rms"] ** 2).mean(axis=0) / 255**2
+    std = np.sqrt((mean_square - mean**2).clip(min=1e-8))
+    return mean.round(4).tolist(), std.round(4).tolist()
 
 
 def describe(findings: Findings, data: DatasetSplits) -> Iterator[str]:
     """Yield the findings as lines of text."""
-    counts = pd.DataFrame(findings.counts)
-    counts.index = counts.index.str[:30]
     yield str(data)
-    yield counts.to_string(max_rows=40)
-    yield f"images checked: {findings.images_checked} of {sum(len(getattr(data, split)) for split in SPLITS)}"
+    yield pd.DataFrame(findings.counts).to_string(max_rows=40)
     yield f"largest class in train: {findings.imbalance:.1f} times the smallest"
-    yield "sizes: " + ", ".join(f"{name} {width} × {height}" for name, (width, height) in findings.sizes.items())
-    yield "formats: " + ", ".join(f"{name} {n}" for name, n in findings.formats.items())
+    yield f"images checked: {findings.images_checked}"
+    for name, (width, height) in findings.sizes.items():
+        yield f"{name} image: {width} × {height}"
     yield f"mean {findings.mean}, std {findings.std}"
+    yield f"groups of duplicates: {len(findings.duplicates)}"
     yield findings.crop_warning or "few images lose much by the crop"
-    sections: dict[str, list] = {
-        "problems": findings.problems,
-        "unreadable": findings.reasons,
-        "missing classes": [f"{split}: {shorten(names)}" for split, names in findings.missing_classes.items()],
-        "duplicates with more than one split": findings.leaks,
-        "duplicates with more than one label": findings.label_conflicts,
-        "all duplicates": findings.duplicates,
-    }
-    for title, found in sections.items():
-        yield f"{title}: {len(found)}"
-        for item in found[:MAX_LINES]:
-            yield f"  {item if isinstance(item, str) else describe_group(item)}"
+    for kind, lines in findings.faults.items():
+        yield f"{kind}: {len(lines)}"
+        for line in lines[:MAX_LINES]:
+            yield f"  {line}"
     yield f"at most {MAX_LINES} of each are listed; to write all: --json FILE"
 
 
-def describe_group(group: Iterable[dict[str, str]]) -> str:
+def describe_group(group: Group) -> str:
     """Return the first few images of a group in one line."""
     return shorten([f"{item['file']} ({item['split']}, {item['label']})" for item in group])
 
@@ -216,11 +215,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    """Check a data set and print the findings.
-
-    Raises:
-        UserError: there is no such data set, or `strict` and something is wrong with it.
-    """
+    """Check a data set and print the findings."""
     config = Config(options.dataset, options.data_dir, options.split, options.split_seed)
     config = choose_dataset(config, project)
     data = get_data(config.dataset, data_folder(config, project), config.split, config.split_seed)
@@ -228,8 +223,7 @@ def main(options: Options) -> None:
     print(*describe(findings, data), sep="\n")
     if options.json:
         write_json(options.json, asdict(findings))
-    kinds = ("problems", "unreadable", "missing_classes", "leaks", "label_conflicts")
-    found = [kind for kind in kinds if getattr(findings, kind)]
+    found = [kind for kind, lines in findings.faults.items() if lines]
     if options.strict and found:
         raise UserError(f"--strict: {', '.join(found)}")
 

@@ -5,14 +5,15 @@ Colours and background are random, and parts of both figures are scattered over 
 
 import random
 import tempfile
-from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from data.imagefolder import imagefolder
-from data.splits import FRACTIONS, DatasetSplits
+from data.splits import DatasetSplits
 
 FOLDER = "demo-v2"  # in the project's cache; another name for another drawing
 IMAGES = {"train": 160, "val": 80}  # of each class; half of val becomes the test set
@@ -40,21 +41,15 @@ LIGHT = ("white", "gold", "tan", "skyblue", "orchid", "salmon")
 COLOURS = {"body": DARK, "hair": DARK, "head": LIGHT, "face": ("black",), "blade": LIGHT}
 
 
-def demo(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
+def demo(data_dir: Path) -> DatasetSplits:
     """Read the demo; draw it first if `data_dir`, a folder of its own, does not exist."""
     if not data_dir.exists():
         draw_demo(data_dir)
-    return imagefolder(data_dir, fractions, seed, image_size=96)
+    return replace(imagefolder(data_dir), image_size=96)
 
 
 def draw_demo(folder: Path, images: dict[str, int] | None = None, seed: int = 0) -> None:
-    """Draw the images `folder/<split>/<class>/<number>.jpg`.
-
-    Args:
-        folder: appears when all images are drawn.
-        images: number of images of each class, by split (default: `IMAGES`).
-        seed: of the drawing.
-    """
+    """Draw some images of each class, by split, in `folder/<split>/<class>/`; `folder` appears when all are drawn."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=folder.name + ".", dir=folder.parent) as temporary:
         unfinished = Path(temporary, folder.name)
@@ -64,11 +59,8 @@ def draw_demo(folder: Path, images: dict[str, int] | None = None, seed: int = 0)
                 for i in range(count):
                     image = draw_image(name, random.Random(f"{seed} {split} {name} {i}"))
                     image.save(unfinished / split / name / f"{i:03}.jpg", quality=88)
-        try:
+        with suppress(OSError):  # another process was faster
             unfinished.rename(folder)
-        except OSError:
-            if not folder.is_dir():  # else another process was faster
-                raise
 
 
 def draw_image(name: str, rng: random.Random) -> Image.Image:

@@ -16,7 +16,7 @@ from core.environment import versions
 from core.errors import UserError
 from core.files import atomic_write, digest
 from data import image_io
-from data.image_dataset import image_sources, read_item
+from data.image_dataset import as_label, image_sources, read_item
 from data.splits import DatasetSplits, get_labels
 from data.transformation import Transform, get_transforms
 
@@ -24,32 +24,25 @@ MIN_FREE_SPACE = 2**30  # bytes that are left to others
 
 
 class CachedImages(Subset):
-    """Whole data set, its images as the first steps of the transform leave them; these change nothing any more.
-
-    Args:
-        dataset: images and labels.
-        resize: PIL image → uint8 tensor (3, H, W).
-        files: of each image in the cache.
-    """
+    """Whole data set, its images as the first steps of the transform leave them; these change nothing any more."""
 
     def __init__(self, dataset: Dataset, resize: v2.Compose, files: Sequence[Path]) -> None:
         super().__init__(dataset, range(len(dataset)))
         self.resize = resize
-        self.files = files
+        self.files = files  # of each image in the cache
         self.targets = get_labels(dataset)
-        self.sides = image_io.needed_sides(resize)
+        self.min_side = image_io.needed_side(resize)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int | torch.Tensor]:
         try:
             pixels = np.load(self.files[index])
         except (OSError, ValueError, EOFError):  # not cached yet, or damaged
-            image, _ = read_item(self.dataset, index, self.sides)
+            image, _ = read_item(self.dataset, index, self.min_side)
             pixels = self.resize(image).permute(1, 2, 0).numpy()  # the order of OpenCV
             save_pixels(self.files[index], pixels)
-        target = self.targets[index]
-        return torch.from_numpy(pixels).permute(2, 0, 1), target if isinstance(target, int) else torch.tensor(target)
+        return torch.from_numpy(pixels).permute(2, 0, 1), as_label(self.targets[index])
 
-    def __getitems__(self, indices: list[int]) -> list[tuple[torch.Tensor, int | torch.Tensor]]:
+    def __getitems__(self, indices: list[int]) -> list:
         return [self[i] for i in indices]  # Subset would ask the data set itself
 
 

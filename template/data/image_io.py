@@ -15,8 +15,6 @@ from core.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-Sides = tuple[int, int]  # short and long side, in pixels
-
 WHITE = {"I": [255, 65535], "F": [1, 255, 65535]}  # possible values, by Pillow's mode; others have 16 bits
 
 
@@ -27,25 +25,20 @@ def is_image(path: str | Path) -> bool:
 
 
 def walk_folders(top: str | Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield the path of each folder below `top`, links included, and the names of its files.
+    """Yield the path of each folder below `top`, links included, and the names of its files, level by level.
 
-    Each folder is visited once, real folders before linked ones. Hidden folders and links to a parent are skipped.
+    Each folder is visited once. Hidden folders and links out of `top` to a folder that holds it are skipped.
     """
-    visited: set[str] = set()
-    roots = [os.fspath(top)]
-    for root in roots:  # grows as links are found
-        for folder, subfolders, names in os.walk(root):
-            real = os.path.realpath(folder)
-            if real in visited:
-                subfolders.clear()
-                continue
-            visited.add(real)
-            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-            yield folder, names
-            for name in subfolders:
-                path = os.path.join(folder, name)
-                if os.path.islink(path) and not Path(real).is_relative_to(os.path.realpath(path)):
-                    roots.append(path)
+    visited = set(map(str, Path(top).resolve().parents))
+    folders = [os.fspath(top)]
+    for folder in folders:  # grows
+        real = os.path.realpath(folder)
+        if real in visited:
+            continue
+        visited.add(real)
+        _, subfolders, names = next(os.walk(folder), (folder, [], []))
+        yield folder, names
+        folders += [os.path.join(folder, name) for name in sorted(subfolders) if not name.startswith(".")]
 
 
 def images_in(folder: str | Path) -> Iterator[str]:
@@ -56,37 +49,28 @@ def images_in(folder: str | Path) -> Iterator[str]:
                 yield os.path.join(parent, name)
 
 
-def needed_sides(transform: Callable[[Image.Image], Any]) -> Sides | None:
-    """Return the size that a transform needs, so that large JPEGs can be decoded at 1/2, 1/4 or 1/8 of their size.
+def needed_side(transform: Callable[[Image.Image], Any]) -> int | None:
+    """Return the short side that large JPEGs may be decoded at; None if the transform does not begin with a resize.
 
-    This is several times faster. Twice the size that the transform resizes to is enough: on photographs of 3 and 12
-    megapixels its output differed by at most 5 of 255 (54 dB).
-
-    Returns:
-        Short and long side in pixels; None if the transform does not begin with a resize.
+    JPEGs can be decoded at 1/2, 1/4 or 1/8 of their size, which is several times faster. Twice the size that the
+    transform resizes to is enough: on photographs of 3 and 12 megapixels its output differed by at most 5 of 255.
     """
-    steps = getattr(transform, "transforms", [transform])
-    first = next((step for step in steps if not isinstance(step, (v2.PILToTensor, v2.ToImage))), None)
-    if not isinstance(first, (v2.Resize, Resize)):
-        return None
-    if not first.size:  # only the long side is given, as max_size
-        return 1, 2 * first.max_size
-    side = 2 * int(np.max(first.size))
-    return side, side
+    for step in getattr(transform, "transforms", [transform]):
+        if isinstance(step, (v2.Resize, Resize)):
+            return 2 * int(np.max(step.size or step.max_size))
+        if not isinstance(step, (v2.PILToTensor, v2.ToImage)):
+            break
+    return None
 
 
-def read_image(path: str | Path, sides: Sides | None = None) -> Image.Image:
-    """Read an image of any kind that Pillow knows, upright and in RGB.
-
-    Args:
-        path: of the file.
-        sides: a large JPEG may be decoded smaller, but not below these, see `needed_sides` (default: in full size).
+def read_image(path: str | Path, min_side: int | None = None) -> Image.Image:
+    """Read an image of any kind that Pillow knows, upright and in RGB; see `needed_side` for `min_side`.
 
     Raises:
         UserError: the file is missing, not an image, truncated, a decompression bomb, or narrower than 1:100.
     """
     try:
-        return to_rgb(decode_image(path, sides))
+        return to_rgb(decode_image(path, min_side))
     except MemoryError:
         raise
     except Exception as error:  # a damaged file can make Pillow raise anything
@@ -94,18 +78,18 @@ def read_image(path: str | Path, sides: Sides | None = None) -> Image.Image:
         raise UserError(f"cannot read the image {path} ({reason}); replace or remove it") from error
 
 
-def decode_image(path: str | Path, sides: Sides | None) -> Image.Image:
+def decode_image(path: str | Path, min_side: int | None) -> Image.Image:
     """Decode a file and rotate the image as its EXIF data says."""
     if not os.path.isfile(path):  # opening a pipe would block
         raise ValueError("not a file" if os.path.exists(path) else "no such file")
     with Image.open(path) as image:
-        if sides:
-            image.draft(None, sides if image.height > image.width else sides[::-1])  # has an effect on JPEG only
+        if min_side:
+            image.draft(None, (min_side, min_side))  # has an effect on JPEG only
         image.load()
         try:
             image = ImageOps.exif_transpose(image)
-        except Exception:  # damaged EXIF data can make Pillow raise anything; the image itself is fine
-            logger.debug("%s: the EXIF data cannot be read", path)
+        except Exception:
+            logger.debug("%s: the EXIF data is damaged", path)
     if max(image.size) > 100 * min(image.size):  # resizing the short side would make it huge
         raise ValueError(f"{image.width} × {image.height} pixels, too narrow")
     return image
@@ -116,9 +100,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         values = np.nan_to_num(np.asarray(image, dtype=np.float64)).clip(0)
         brightest = values.max()
-        white = min((level for level in WHITE.get(image.mode, [65535]) if level >= brightest), default=brightest)
+        levels = [level for level in WHITE.get(image.mode, [65535]) if level >= brightest]
+        white = min(levels, default=brightest)
         image = Image.fromarray((values * (255 / white)).round().astype(np.uint8))
     elif image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        background = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(background, image)
     return image.convert("RGB")

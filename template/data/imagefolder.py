@@ -8,42 +8,25 @@ from pathlib import Path
 from core.errors import UserError
 from data.image_dataset import ImageDataset
 from data.image_io import is_image, walk_folders
-from data.splits import FRACTIONS, DatasetSplits, complete_splits
+from data.splits import SPLITS, DatasetSplits
 
 logger = logging.getLogger(__name__)
 
 LAYOUT = "expected {0}/train/<class>/*.jpg and {0}/val/<class>/*.jpg, or {0}/<class>/*.jpg"
 
 
-def imagefolder(
-    data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0, image_size: int = 224
-) -> DatasetSplits:
-    """Read the class folders in `train/`, `val/` and `test/`, or if there is no such folder in `data_dir` itself.
-
-    Args:
-        fractions: of train, val and test; without a `test/`, the last two split `val/`.
-        image_size: suggested side of the network's input, in pixels.
-
-    Raises:
-        UserError: a folder is missing, or the images are not in class folders.
-    """
-    train_dir, val_dir, test_dir = (Path(data_dir, name) for name in ("train", "val", "test"))
+def imagefolder(data_dir: Path) -> DatasetSplits:
+    """Read the class folders in `train/`, `val/` and `test/`, or if there is no such folder in `data_dir` itself."""
+    train_dir, val_dir, test_dir = [data_dir / split for split in SPLITS]
     if not train_dir.is_dir() and not val_dir.is_dir():
-        return read_folders(data_dir, None, None, fractions, seed, image_size)
-    return read_folders(train_dir, val_dir, test_dir if test_dir.is_dir() else None, fractions, seed, image_size)
+        return read_folders(data_dir)
+    return read_folders(train_dir, val_dir, test_dir if test_dir.is_dir() else None)
 
 
 def read_folders(
-    train_dir: str | Path,
-    val_dir: str | Path | None,
-    test_dir: str | Path | None,
-    fractions: Sequence[float],
-    seed: int,
-    image_size: int = 224,
+    train_dir: str | Path, val_dir: str | Path | None = None, test_dir: str | Path | None = None
 ) -> DatasetSplits:
-    """Read folders of class folders. Without `test_dir`, val is split in two; without both, train in three.
-
-    A class that has no image in one of the folders is a problem of the returned data.
+    """Read folders of class folders.
 
     Raises:
         UserError: a folder is missing, holds no image in a class folder, or there are fewer than two classes.
@@ -56,50 +39,50 @@ def read_folders(
             raise UserError(f"there is no folder {folder}; {layout}")
         names.update(class_folders(folder))
     classes = sorted(names)
-    datasets, problems = [], []
+
+    parts = []
+    problems = []
     for folder in folders:
-        dataset = list_images(folder, folder.parent if val_dir else folder, classes)
-        if not dataset.files:
+        part = list_images(folder, folder.parent if val_dir else folder, classes)
+        if not part.files:
             raise UserError(f"there is no image in class folders in {folder}; {layout}")
-        labels = set(dataset.targets)
+        found = set(part.targets)
         for label, name in enumerate(classes):
-            if label not in labels:
+            if label not in found:
                 problems.append(f"the class {name!r} has no image in {folder}; add some, or remove the class")
-        datasets.append(dataset)
-    if not val_dir:
-        for file in datasets[0].files:  # the classes may be Train and Val
-            if len(Path(file).parts) > 2:
-                raise UserError(f"{folders[0] / file} is nested too deep for an image of a class; {layout}")
+        parts.append(part)
     if len(classes) < 2:
         raise UserError(f"{folders[0]} has only one class, {classes[0]!r}; at least two are needed")
-    train, val, test = [*datasets, None, None][:3]
-    train, val, test = complete_splits(train, val, test, fractions, seed)
-    return DatasetSplits(train, val, test, classes, image_size, problems=problems)
+    nested = [file for file in parts[0].files if file.count("/") > 1]  # the classes may be Train and Val
+    if nested and not val_dir:
+        raise UserError(f"{folders[0] / nested[0]} is nested too deep for an image of a class; {layout}")
+    train, val, test = [*parts, None, None][:3]
+    return DatasetSplits(train, val, test, classes, problems=problems)
 
 
 def class_folders(directory: str | Path) -> list[str]:
     """Return the names of the folders in a directory, sorted, without hidden ones."""
-    return sorted(e.name for e in os.scandir(directory) if e.is_dir() and not e.name.startswith((".", "__")))
+    names = [path.name for path in Path(directory).iterdir() if path.is_dir()]
+    return sorted(name for name in names if not name.startswith((".", "__")))
 
 
 def list_images(root: Path, base: Path, classes: Sequence[str]) -> ImageDataset:
-    """List the images in class folders, at any depth, in the order of torchvision's ImageFolder.
+    """List the images in the class folders of `root`, at any depth, in the order of torchvision's ImageFolder.
 
     Args:
-        root: holds the class folders; other folders in it are ignored.
-        base: that `files` of the result are relative to.
-        classes: names by label.
+        base: folder that `files` of the result are relative to.
+        classes: names by label; other folders are ignored.
     """
     labels = {name: label for label, name in enumerate(classes)}
-    items, ignored = [], []
+    items = []
+    ignored = []
     for folder, names in walk_folders(root):
         class_name = os.path.relpath(folder, root).split(os.sep)[0]
         for name in names:
-            if not is_image(name):
-                ignored.append(name)
-            elif class_name in labels:
+            if is_image(name) and class_name in labels:
                 items.append((labels[class_name], folder, name))
-    ignored = [name for name in ignored if not name.startswith(".") and name not in ("Thumbs.db", "desktop.ini")]
+            elif not is_image(name) and not name.startswith("."):
+                ignored.append(name)
     if ignored:
         logger.warning("ignored in %s, not images: %s", root, shorten(ignored))
     items.sort()
@@ -108,11 +91,7 @@ def list_images(root: Path, base: Path, classes: Sequence[str]) -> ImageDataset:
 
 
 def read_labelled(folder: str | Path, classes: Sequence[str]) -> ImageDataset:
-    """Read a folder of class folders, to score a finished network on it.
-
-    Args:
-        folder: has a folder for some or all of the classes.
-        classes: of the network, by label.
+    """Read a folder with a folder for some or all of the classes, to evaluate a trained network on it.
 
     Raises:
         UserError: there is no folder or image, or a folder is not one of the classes.
@@ -132,5 +111,6 @@ def read_labelled(folder: str | Path, classes: Sequence[str]) -> ImageDataset:
 
 def shorten(names: Sequence[str], at_most: int = 3) -> str:
     """Join the first few names, and say how many more there are."""
+    text = ", ".join(names[:at_most])
     more = len(names) - at_most
-    return ", ".join(names[:at_most]) + (f" and {more} more" if more > 0 else "")
+    return f"{text} and {more} more" if more > 0 else text

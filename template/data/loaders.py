@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from core.environment import local_world_size
 from core.errors import UserError
 from core.processes import rank, world_size
 from core.rng import isolated_rng
 from data.image_dataset import read_item
-from data.image_io import needed_sides
+from data.image_io import needed_side
 from data.splits import DatasetSplits
 from data.transformation import Transform
 from data.transformation.ImgAugTransform import use_one_thread
@@ -42,7 +43,7 @@ class TransformedDataset(Dataset):
         self.dataset = dataset
         self.transform = transform
         self.classes = classes
-        self.sides = needed_sides(transform)
+        self.min_side = needed_side(transform)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -52,14 +53,12 @@ class TransformedDataset(Dataset):
         index, seed = key if isinstance(key, tuple) else (key, None)
         seeds = seed if isinstance(seed, list) else [seed]
         with isolated_rng(seeds[0]):  # a custom data set may draw random numbers, too
-            image, label = read_item(self.dataset, index, self.sides)
+            image, label = read_item(self.dataset, index, self.min_side)
         views = []
         for view_seed in seeds:
             with isolated_rng(view_seed):
                 views.append(self.transform(image))
-        if isinstance(seed, list):
-            return torch.stack(views), label
-        return views[0], label
+        return torch.stack(views) if isinstance(seed, list) else views[0], label
 
 
 class ShardedSequentialSampler(Sampler):
@@ -76,18 +75,18 @@ class ShardedSequentialSampler(Sampler):
 
 
 class EpochSampler(Sampler):
-    """A new order and new seeds of the views in each iteration, which is an epoch.
+    """A new order and new seeds of the views in each iteration, which is an epoch; the first one is 1.
 
     They are drawn in the main process, so that views do not depend on the workers. Several processes get equal shares
-    of each batch; for this, a few images may come twice in an epoch.
+    of each batch; for this, a few images may come twice in an epoch. With `weights` (n,), images are drawn that often,
+    relative to each other, instead of once an epoch.
     """
 
     def __init__(self, n: int, seed: int, weights: Sequence[float] | None = None) -> None:
-        """Start with epoch 1; `weights` (n,) are how often each image is drawn (default: once an epoch)."""
         self.n = n
         self.seed = seed
         self.probabilities = None if weights is None else np.asarray(weights) / np.sum(weights)
-        self.set_epoch(1)
+        self.epoch = 1
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -109,20 +108,9 @@ class EpochSampler(Sampler):
 
 
 def make_loaders(
-    data: DatasetSplits,
-    train_transform: Transform,
-    val_transform: Transform,
-    *,
-    seed: int = 0,
-    **options: Any,
+    data: DatasetSplits, train_transform: Transform, val_transform: Transform, *, seed: int = 0, **options: Any
 ) -> DataLoaders:
-    """Return loaders of the three parts of a data set.
-
-    Args:
-        val_transform: for validation and test set.
-        seed: of order and views of the training set.
-        options: see `make_loader`.
-    """
+    """Return loaders of the three parts of a data set; for the options see `make_loader`."""
     sampler = EpochSampler(len(data.train), seed, data.image_weights)
     return DataLoaders(
         make_loader(data.train, train_transform, data.classes, sampler=sampler, **options),
@@ -144,7 +132,6 @@ def make_loader(
     """Return a loader of a data set, in its order if the options hold no sampler.
 
     Args:
-        transform: PIL image → uint8 tensor (3, H, W).
         batch_size: of all processes together; the last batch of an epoch may be smaller.
         num_workers: processes that read images (default: one per core, at most 8); 0 reads in this process.
         options: any other argument of torch's DataLoader.
@@ -152,14 +139,14 @@ def make_loader(
     Raises:
         UserError: there are fewer items than processes.
     """
-    num_workers = default_workers(num_workers)
     if len(dataset) < world_size():
         raise UserError(f"{len(dataset)} images are too few for {world_size()} processes; start fewer")
+    workers = default_workers(num_workers)
     options = {
         "sampler": ShardedSequentialSampler(len(dataset)),
         "batch_size": max(1, batch_size // world_size()),
-        "num_workers": num_workers,
-        "persistent_workers": num_workers > 0,
+        "num_workers": workers,
+        "persistent_workers": workers > 0,
         "pin_memory": torch.cuda.is_available(),
         "worker_init_fn": use_one_thread,
         "generator": torch.Generator(),  # instead of torch's global one, which the network uses
@@ -173,5 +160,4 @@ def default_workers(num_workers: int | None) -> int:
     if num_workers is not None:
         return num_workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    return min(8, max(1, cores // processes))
+    return min(8, max(1, cores // local_world_size()))

@@ -19,30 +19,21 @@ FRACTIONS = (0.7, 0.15, 0.15)  # for a data set that comes without a split
 class DatasetSplits:
     """Training, validation and test set, before any transform.
 
-    Attributes:
-        train, val, test: items are (image, label): a PIL image in RGB, and an int from 0 to n_classes - 1, or with
-            `multilabel` an int64 tensor (n_classes,) of 0 and 1.
-        classes: names of the classes, by label.
-        image_size: suggested side of the network's input, in pixels.
-        augmentation: suggested augmentation, a key of `AUGMENTATIONS`.
-        multilabel: whether an image can have any number of classes.
-        problems: what has to be fixed before training, one line each.
-        findings: of `data.check`; None before it ran.
-        class_weights: (n_classes,), weight of each class in the loss (default: equal).
-        image_weights: (N,), how often each training image is drawn, relative to the others (default: once an epoch).
+    Items are (image, label): a PIL image in RGB; an int, or with `multilabel` an int64 tensor (n_classes,) of 0 and 1.
+    A function of `DATASETS` may leave out val, test or both, see `complete_splits`.
     """
 
     train: Dataset
-    val: Dataset
-    test: Dataset
-    classes: list[str]
-    image_size: int = 224
-    augmentation: str = "photographs"
-    multilabel: bool = False
-    problems: Sequence[str] = ()
-    findings: Any = None
-    class_weights: Any = None
-    image_weights: Any = None
+    val: Dataset | None
+    test: Dataset | None
+    classes: list[str]  # names by label
+    image_size: int = 224  # suggested side of the network's input, in pixels
+    augmentation: str = "photographs"  # suggested
+    multilabel: bool = False  # whether an image can have any number of classes
+    problems: Sequence[str] = ()  # to be fixed before training
+    findings: Any = None  # of `data.check`
+    class_weights: Any = None  # (n_classes,) in the loss (default: equal)
+    image_weights: Any = None  # (N,) how often each training image is drawn (default: once an epoch)
 
     @property
     def task(self) -> Task:
@@ -59,8 +50,8 @@ class DatasetSplits:
         return {part: get_file_names(getattr(self, part)) for part in SPLITS}
 
     def __str__(self) -> str:
-        sizes = f"{len(self.train)} images to train, {len(self.val)} to validate, {len(self.test)} to test"
         several = ", any number per image" if self.multilabel else ""
+        sizes = f"{len(self.train)} images to train, {len(self.val)} to validate, {len(self.test)} to test"
         return f"{len(self.classes)} classes{several}; {sizes}"
 
 
@@ -84,21 +75,24 @@ def flatten_dataset(dataset: Dataset) -> list[tuple[Dataset, int]]:
 
 def get_file_names(dataset: Dataset) -> list[str]:
     """Return the file name of each item, relative to the data folder, or its index if the data set has no `files`."""
-    return [part.files[i] if hasattr(part, "files") else str(i) for part, i in flatten_dataset(dataset)]
+    names = []
+    for part, i in flatten_dataset(dataset):
+        names.append(part.files[i] if hasattr(part, "files") else str(i))
+    return names
 
 
 def get_labels(dataset: Dataset) -> list[Label]:
     """Return the label of each item, from the data set's `targets`, or by reading the item if there are none."""
-    found: list[Label] = []
+    labels: list[Label] = []
     for part, i in flatten_dataset(dataset):
         target = part.targets[i] if hasattr(part, "targets") else part[i][1]
         label = np.asarray(target).tolist()
-        found.append(tuple(label) if isinstance(label, list) else int(label))
-    return found
+        labels.append(tuple(label) if isinstance(label, list) else int(label))
+    return labels
 
 
 def stratified_split(dataset: Dataset, fractions: Sequence[float], seed: int) -> list[Subset]:
-    """Split a data set into one part for each fraction, with each class in the same proportion in all parts.
+    """Split a data set into one part for each fraction, with the same proportions of classes in all parts.
 
     Each item is in exactly one part, in the original order. With `multilabel`, each combination of classes is a class.
 
@@ -109,7 +103,8 @@ def stratified_split(dataset: Dataset, fractions: Sequence[float], seed: int) ->
         raise UserError(f"invalid split {tuple(fractions)}: the fractions must add up to 1")
     targets = np.array(get_labels(dataset))
     _, strata = np.unique(targets, axis=0, return_inverse=True)
-    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed)).numpy()
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(targets), generator=generator).numpy()
     order = order[strata.ravel()[order].argsort(kind="stable")]  # class after class, shuffled within each
     parts: list[list[int]] = [[] for _ in fractions]
     deficit = np.zeros(len(fractions))  # by how many items each part is behind its fraction
@@ -118,37 +113,25 @@ def stratified_split(dataset: Dataset, fractions: Sequence[float], seed: int) ->
         part = deficit.argmax()
         deficit[part] -= 1
         parts[part].append(index)
-    for part, fraction in zip(parts, fractions, strict=True):
-        if fraction and not part:
-            raise UserError(f"{len(targets)} images are too few for a split {tuple(fractions)}: a part would be empty")
+    if not all(parts):
+        raise UserError(f"{len(targets)} images are too few for a split {tuple(fractions)}: a part would be empty")
     return [Subset(dataset, sorted(part)) for part in parts]
 
 
-def complete_splits(
-    train: Dataset,
-    val: Dataset | None,
-    test: Dataset | None,
-    fractions: Sequence[float] = FRACTIONS,
-    seed: int = 0,
-) -> tuple[Dataset, Dataset, Dataset]:
-    """Create the parts that a data set comes without.
+def complete_splits(data: DatasetSplits, fractions: Sequence[float], seed: int) -> DatasetSplits:
+    """Return the data with the parts that it comes without; `fractions` are those of train, val and test.
 
     Without test, val is split in two; without val, a tenth of train is used; without both, train is split in three.
-
-    Args:
-        fractions: of train, val and test.
-
-    Raises:
-        UserError: there are too few items, or the fractions do not add up to 1.
     """
+    train, val, test = data.train, data.val, data.test
     if val is None and test is None:
-        return tuple(stratified_split(train, fractions, seed))
+        train, val, test = stratified_split(train, fractions, seed)
     if val is None:
         train, val = stratified_split(train, (0.9, 0.1), seed)
     if test is None:
         val_fraction = fractions[1] / (fractions[1] + fractions[2])
         val, test = stratified_split(val, (val_fraction, 1 - val_fraction), seed)
-    return train, val, test
+    return replace(data, train=train, val=val, test=test)
 
 
 def choose_fold(data: DatasetSplits, i: int, k: int, seed: int) -> DatasetSplits:
@@ -163,16 +146,12 @@ def choose_fold(data: DatasetSplits, i: int, k: int, seed: int) -> DatasetSplits
 def check_problems(data: DatasetSplits) -> None:
     """Raise a UserError with the first problem of the data, if any, and the number of the others."""
     if data.problems:
-        others = f" ({len(data.problems) - 1} more such problems)" if len(data.problems) > 1 else ""
-        raise UserError(f"{data.problems[0]}{others}")
+        more = len(data.problems) - 1
+        raise UserError(data.problems[0] + (f" (and {more} more)" if more else ""))
 
 
 def restore_split(data: DatasetSplits, split: dict[str, list[str]], task: Task) -> DatasetSplits:
-    """Return the data, split as in an earlier run.
-
-    Args:
-        split: file names of each part, from the run's `split.json`.
-        task: of the run.
+    """Return the data, split as in an earlier run, whose file names of each part and task are given.
 
     Raises:
         UserError: a file of the split is missing, or the classes differ.
@@ -190,5 +169,7 @@ def restore_split(data: DatasetSplits, split: dict[str, list[str]], task: Task) 
     missing = sorted(set().union(*split.values()) - set(index))
     if missing:
         raise UserError(f"{len(missing)} images of this run are not in the data set any more, such as {missing[0]}")
-    parts = {part: Subset(pool, [index[name] for name in names]) for part, names in split.items()}
+    parts = {}
+    for part, names in split.items():
+        parts[part] = Subset(pool, [index[name] for name in names])
     return replace(data, **parts)

@@ -2,8 +2,6 @@
 
 import tempfile
 import zlib
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -12,48 +10,44 @@ from torchvision.datasets.utils import extract_archive
 from core.errors import UserError, format_error
 from data.image_dataset import ImageDataset
 from data.imagefolder import class_folders
-from data.splits import FRACTIONS, DatasetSplits, complete_splits
+from data.splits import DatasetSplits
 
 NAME = "tiny-imagenet-200"
 URL = f"http://cs231n.stanford.edu/{NAME}.zip"
 
 
-def tiny_imagenet(data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
-    """Read Tiny ImageNet. Its test set has no labels, so val is the test set here, and a tenth of train becomes val.
+def tiny_imagenet(data_dir: Path) -> DatasetSplits:
+    """Read Tiny ImageNet from its folder, or one that holds it or its zip file, which is then unpacked.
 
-    Args:
-        data_dir: the folder tiny-imagenet-200, or the one that holds it or its zip file, which is then unpacked.
-        fractions: unused.
-        seed: of the split.
-
-    Returns:
-        The data; images of val without a label and labels without an image are among its problems.
-
-    Raises:
-        UserError: it is not there.
+    Its test set has no labels, so val is the test set here.
     """
     root = find_root(data_dir)
     wnids = class_folders(root / "train")
     words = read_pairs(root / "words.txt")
     names = [words.get(wnid, wnid).split(",")[0].strip() for wnid in wnids]
-    frequency = Counter(names)
-    classes = [name if frequency[name] == 1 else f"{name} ({wnid})" for name, wnid in zip(names, wnids, strict=True)]
+    classes = []
+    for name, wnid in zip(names, wnids, strict=True):
+        classes.append(name if names.count(name) == 1 else f"{name} ({wnid})")
+
+    files = sorted(path.relative_to(root).as_posix() for path in root.glob("train/*/images/*.JPEG"))
+    train = ImageDataset(root, files, [wnids.index(file.split("/")[1]) for file in files], classes)
 
     annotations = root / "val" / "val_annotations.txt"
     wnid_of = read_pairs(annotations)
-    images = sorted(path.name for path in root.glob("val/images/*.JPEG"))
-    problems = [f"{annotations}: {name} has a class that train lacks" for name in wnid_of if wnid_of[name] not in wnids]
-    problems += [f"{annotations}: there is no image {name}" for name in sorted(set(wnid_of) - set(images))]
-    problems += [f"{annotations} does not list {name}" for name in images if name not in wnid_of]
-    images = [name for name in images if wnid_of.get(name) in wnids]
-    targets = [wnids.index(wnid_of[name]) for name in images]
-    test = ImageDataset(root, [f"val/images/{name}" for name in images], targets, classes)
-
-    files = sorted(path.relative_to(root).as_posix() for path in root.glob("train/*/images/*.JPEG"))
-    targets = [wnids.index(file.split("/")[1]) for file in files]
-    train = ImageDataset(root, files, targets, classes)
-    train, val, test = complete_splits(train, None, test, seed=seed)
-    return DatasetSplits(train, val, test, classes, image_size=64, augmentation="small", problems=problems)
+    images = {path.name for path in root.glob("val/images/*.JPEG")}
+    files, targets, problems = [], [], []
+    for name in sorted({*images, *wnid_of}):
+        if name not in wnid_of:
+            problems.append(f"{annotations} does not list {name}")
+        elif wnid_of[name] not in wnids:
+            problems.append(f"{annotations}: {name} has a class that train lacks")
+        elif name not in images:
+            problems.append(f"{annotations}: there is no image {name}")
+        else:
+            files.append(f"val/images/{name}")
+            targets.append(wnids.index(wnid_of[name]))
+    test = ImageDataset(root, files, targets, classes)
+    return DatasetSplits(train, None, test, classes, image_size=64, augmentation="small", problems=problems)
 
 
 def find_root(data_dir: Path) -> Path:
@@ -75,9 +69,6 @@ def find_root(data_dir: Path) -> Path:
 
 def read_pairs(path: Path) -> dict[str, str]:
     """Return the first two columns of a file with tabs between them; lines without a tab are skipped."""
-    pairs = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        key, *rest = line.split("\t")
-        if rest:
-            pairs[key] = rest[0]
-    return pairs
+    text = path.read_text(encoding="utf-8", errors="replace")
+    rows = [line.split("\t") for line in text.splitlines()]
+    return {row[0]: row[1] for row in rows if len(row) > 1}

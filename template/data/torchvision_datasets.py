@@ -1,6 +1,5 @@
 """Data sets of torchvision, downloaded if they are missing. The published test set is left whole."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from torch.utils.data import Dataset
 from torchvision import datasets
 
 from core.errors import UserError, format_error
-from data.splits import FRACTIONS, DatasetSplits, complete_splits
+from data.splits import DatasetSplits
 
 
 class TorchvisionDataset(Dataset):
@@ -41,26 +40,19 @@ class TorchvisionSource:
     image_size: int  # default side in pixels
     augmentation: str  # default
 
-    def __call__(self, data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
-        """Read or download the data set; `fractions` is unused."""
+    def __call__(self, data_dir: Path) -> DatasetSplits:
         parts = {split: self.read(data_dir, split) for split in self.splits}
-        train, val, test = complete_splits(parts["train"], parts.get("val"), parts["test"], seed=seed)
-        classes = list(parts["train"].dataset.classes)
-        return DatasetSplits(train, val, test, classes, self.image_size, self.augmentation)
+        train, val, test = parts["train"], parts.get("val"), parts["test"]
+        return DatasetSplits(train, val, test, list(train.dataset.classes), self.image_size, self.augmentation)
 
     def read(self, data_dir: Path, split: str) -> TorchvisionDataset:
         folder = data_dir / self.folder
         try:
             dataset = self.dataset_class(data_dir, **self.splits[split], download=True)  # if it is missing
         except Exception as error:  # no network, a broken download, no permission to write
-            for empty in folder, folder.parent:
-                if empty != data_dir and empty.is_dir() and not any(empty.iterdir()):
-                    empty.rmdir()
-            name = self.dataset_class.__name__
-            raise UserError(
-                f"{name} is not in {folder} and could not be downloaded ({format_error(error)}); "
-                "put the published files there, or give their folder with --data-dir"
-            ) from error
+            found = f"{self.dataset_class.__name__} is not in {folder} and could not be downloaded"
+            advice = "put the published files there, or give their folder with --data-dir"
+            raise UserError(f"{found} ({format_error(error)}); {advice}") from error
         return TorchvisionDataset(dataset, split)
 
 

@@ -16,7 +16,7 @@ from core.errors import UserError
 from data import DatasetSplits, get_data, get_dataloaders
 from data.demo import draw_demo
 from data.image_dataset import ImageDataset, UnlabelledImages, image_sources
-from data.image_io import needed_sides, read_image
+from data.image_io import needed_side, read_image
 from data.loaders import TransformedDataset
 from data.splits import check_problems, get_file_names, get_labels, restore_split, stratified_split
 from data.transformation import get_transforms
@@ -68,14 +68,14 @@ def test_large_photographs_are_decoded_no_larger_than_needed(tmp_path):
     train, val = get_transforms(112)  # the short side becomes 128
     whole = read_image(tmp_path / "large.jpg")
     assert whole.size == (1200, 1600)
-    smaller = read_image(tmp_path / "large.jpg", needed_sides(val))
+    smaller = read_image(tmp_path / "large.jpg", needed_side(val))
     assert smaller.size == (300, 400)
     assert (val(smaller).int() - val(whole).int()).abs().max() <= 5
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "large.jpg").read_bytes()[:-5000])
     with pytest.raises(UserError, match=r"cut\.jpg"):
-        read_image(tmp_path / "cut.jpg", needed_sides(train))
+        read_image(tmp_path / "cut.jpg", needed_side(train))
     cuts_first = v2.Compose([v2.RandomCrop(112), v2.Resize(64)])
-    assert read_image(tmp_path / "large.jpg", needed_sides(cuts_first)).size == (1200, 1600)
+    assert read_image(tmp_path / "large.jpg", needed_side(cuts_first)).size == (1200, 1600)
 
 
 def test_training_and_prediction_decode_large_photographs_alike(tmp_path):
@@ -98,8 +98,8 @@ def test_only_image_datasets_are_cached_by_file_and_decoded_smaller(tmp_path):
             return image.crop((0, 0, 300, 300)), label
 
     class Reader(ImageDataset):
-        def read(self, index, sides=None):
-            image, label = super().read(index, sides)
+        def read(self, index, min_side=None):
+            image, label = super().read(index, min_side)
             return image.crop((0, 0, 300, 300)), label
 
     for i in range(4):

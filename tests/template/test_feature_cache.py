@@ -25,7 +25,7 @@ from core.errors import UserError
 from data import DATASETS, get_data, get_transforms, make_loaders
 from data.demo import draw_demo
 from data.loaders import TransformedDataset
-from data.splits import DatasetSplits, complete_splits
+from data.splits import DatasetSplits
 from data.torchvision_datasets import TORCHVISION_DATASETS
 from data.transformation import ImgAugTransform
 from main import main
@@ -471,9 +471,9 @@ def own_datasets(photos: Path) -> dict[str, Own]:
 @pytest.mark.parametrize("name", ["shuffled", "duplicates", "lazy", "drawn"])
 @pytest.mark.parametrize("views", [2, 0])
 def test_the_same_for_data_sets_of_all_kinds(name, views, train, photos, monkeypatch):
-    def own(data_dir: Path, fractions, seed) -> DatasetSplits:
+    def own(data_dir: Path) -> DatasetSplits:
         dataset = own_datasets(photos)[name]
-        return DatasetSplits(*complete_splits(dataset, None, None, fractions, seed), ["a", "b"])
+        return DatasetSplits(dataset, None, None, ["a", "b"])
 
     monkeypatch.setitem(DATASETS, "own", own)
     run = train(model="small", dataset="own", split=(0.4, 0.3, 0.3), epochs=4, lr=0.01, cached_views=views)
@@ -486,9 +486,9 @@ def test_a_label_that_changes_from_reading_to_reading_is_refused(train, monkeypa
         def __getitem__(self, index):
             return self.read(index), random.randrange(2)
 
-    def own(data_dir: Path, fractions, seed) -> DatasetSplits:
+    def own(data_dir: Path) -> DatasetSplits:
         dataset = Random(lambda _: Image.new("RGB", (40, 40)), 60, targets=[i % 2 for i in range(60)])
-        return DatasetSplits(*complete_splits(dataset, None, None, fractions, seed), ["a", "b"])
+        return DatasetSplits(dataset, None, None, ["a", "b"])
 
     monkeypatch.setitem(DATASETS, "own", own)
     with pytest.raises(UserError, match="another label each time it is read"):

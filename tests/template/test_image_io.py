@@ -1,4 +1,4 @@
-"""Grids of pictures: any number, titled, in a file when called from a script, and nothing that waits for a person."""
+"""Grids of images: any number, titled, in a file when called from a script, and nothing that waits for a person."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def drawn(monkeypatch) -> list[Figure]:
 
 
 def titles(figure: Figure) -> list[str]:
-    """Titles of the pictures."""
+    """Titles of the images."""
     return [axes.get_title() for axes in figure.axes if axes.get_title()]
 
 
@@ -43,8 +43,8 @@ def test_show_dl_shows_what_the_network_sees(photos, tmp_path, drawn):
     train_dl, val_dl, _ = make_loaders(data, *get_transforms(64), batch_size=6, num_workers=0)
     show_dl(train_dl, file=tmp_path / "a.png")
     show_dl(val_dl, file=tmp_path / "b.png")
-    with Image.open(tmp_path / "a.png") as picture:
-        assert picture.width > 400
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.width > 400
     assert len(titles(drawn[0])) == 6
     assert set(titles(drawn[1])) == {"helmet", "hero"}  # not the first class only
     first = drawn[1].axes[0].images[0].get_array()

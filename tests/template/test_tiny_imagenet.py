@@ -92,5 +92,5 @@ def test_labels_and_images_of_tiny_imagenet_that_do_not_match_are_named(tiny):
     shutil.rmtree(tiny / "val" / "images")
     data = get_data("tiny_imagenet", tiny)
     assert any("val_101.JPEG has a class that train lacks" in problem for problem in data.problems)
-    assert len(data.problems) == 12 + 2
+    assert len(data.problems) == 12 + 1
     assert len(data.train) + len(data.val) == 40

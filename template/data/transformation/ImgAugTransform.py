@@ -15,15 +15,11 @@ class ImgAugTransform:
     """An imgaug augmenter as a step of a torchvision pipeline.
 
     imgaug keeps random states of its own, which each worker of a DataLoader copies: workers would repeat one another,
-    and every epoch the first. Here all randomness comes from torch's generator, as in torchvision's transforms.
-
-    Example:
-        >>> transform = ImgAugTransform(iaa.Sequential([iaa.Fliplr(0.5), iaa.Affine(rotate=(-30, 30))]))
-        >>> augmented = transform(image)
+    and every epoch the first. Here all randomness comes from torch's generator, as in torchvision's transforms;
+    seeds given to the augmenter are ignored.
     """
 
     def __init__(self, augmenter: iaa.Augmenter) -> None:
-        """Wrap an augmenter; seeds given to it are ignored."""
         self.augmenter = augmenter
         self.parts = list(parts_of(augmenter))
 

@@ -39,7 +39,7 @@ characters = iaa.Affine(  # no flips and little rotation, or it would be another
     scale=(0.9, 1.1), rotate=(-10, 10), shear=(-8, 8), translate_percent=(-0.08, 0.08), mode="edge"
 )
 
-AUGMENTATIONS: dict[str, iaa.Augmenter] = {
+AUGMENTATIONS = {
     "photographs": photographs,
     "small": small,
     "characters": characters,
@@ -54,9 +54,10 @@ class ResizeLongSide(v2.Resize):
         super().__init__(None, max_size=max_size)
 
     def transform(self, image: torch.Tensor, params: dict[str, Any]) -> torch.Tensor:
-        sides = image.shape[-2:]
-        scale = self.max_size / max(sides)
-        return v2.functional.resize(image, [max(1, round(side * scale)) for side in sides])
+        height, width = image.shape[-2:]
+        scale = self.max_size / max(height, width)
+        size = [max(1, round(height * scale)), max(1, round(width * scale))]
+        return v2.functional.resize(image, size)
 
 
 def crop(image_size: int) -> tuple[Steps, Steps]:
@@ -78,24 +79,15 @@ def squash(image_size: int) -> tuple[Steps, Steps]:
 
 
 # From the side of the square to the steps that produce it: for training, and for validation, test and prediction.
-RESIZES: dict[str, Callable[[int], tuple[Steps, Steps]]] = {"crop": crop, "pad": pad, "squash": squash}
+RESIZES = {"crop": crop, "pad": pad, "squash": squash}
 
 
 def get_transforms(
     image_size: int = 224, augmentation: str = "photographs", resize: str = "crop"
 ) -> tuple[Transform, Transform]:
-    """Return the pipelines of training, and of validation, test and prediction; the network normalises.
+    """Return two pipelines, for training, and for validation, test and prediction.
 
-    Args:
-        image_size: in pixels.
-        augmentation: a key of `AUGMENTATIONS`.
-        resize: a key of `RESIZES`.
-
-    Returns:
-        Two callables: PIL image in RGB → uint8 tensor (3, image_size, image_size), 0 to 255.
-
-    Raises:
-        UserError: a name is unknown.
+    Each maps a PIL image in RGB to a uint8 tensor (3, image_size, image_size); the network normalises it.
     """
     augmenter = lookup(augmentation, AUGMENTATIONS, "augmentation")
     train_steps, val_steps = lookup(resize, RESIZES, "resize")(image_size)
