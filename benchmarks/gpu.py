@@ -30,7 +30,9 @@ ROUNDS = 3
 
 def main() -> None:
     """Measure in turns and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--models", nargs="+", default=["resnet18", "resnet50"])
     parser.add_argument("--batch-size", type=int, default=256)
@@ -109,7 +111,11 @@ def main() -> None:
             # Nothing is written.
             callbacks = [one for one in callbacks if not isinstance(one, (BestCheckpoint, ResumeCheckpoint))]
             model = Model(
-                network, optimizer_of(network), "cross_entropy", epoch_metrics=[("acc", accuracy(task))], device=device
+                network,
+                optimizer_of(network),
+                "cross_entropy",
+                epoch_metrics=[("acc", accuracy(task))],
+                device=device,
             )
             model.fit_generator(batches, val, epochs=1, callbacks=callbacks, verbose=False)
         return sum(len(y) for _, y in batches) if isinstance(batches, list) else len(batches.sampler)
@@ -122,7 +128,9 @@ def main() -> None:
         in_memory = [(images, labels)] * n
         few = [(images[:2], labels[:2])]
         loader = a_second(lambda: sum(len(y) for _, y in train_dl))
-        print(f"{name}, batch {size}, bfloat16, 224 px; loader alone {loader:.0f} pictures/s on {train_dl.num_workers}")
+        print(
+            f"{name}, batch {size}, bfloat16, 224 px; loader alone {loader:.0f} pictures/s on {train_dl.num_workers}"
+        )
         print(f"{'':19}  ceiling     bare     ours      fed    limit")
         found: dict = {"device": name, "torch": torch.__version__, "loader": loader, "networks": {}}
         for model in options.models:
@@ -137,7 +145,9 @@ def main() -> None:
                 row["limit"] = 1 - row["fed"] / row["ceiling"]
                 found["networks"][f"{model} {'frozen' if frozen else 'trained'}"] = row
                 speeds = "  ".join(f"{row[key]:7.0f}" for key in ("ceiling", "bare", "ours", "fed"))
-                print(f"{model:10} {'frozen' if frozen else 'trained':8}  {speeds}  {100 * row['limit']:5.0f} %")
+                print(
+                    f"{model:10} {'frozen' if frozen else 'trained':8}  {speeds}  {100 * row['limit']:5.0f} %"
+                )
     ratios = [row["bare"] / row["ours"] for row in found["networks"].values()]
     print(f"a bare loop is {statistics.median(ratios):.2f} times as fast as ours, both on batches in memory")
     if options.json:

@@ -75,7 +75,9 @@ def run_one(data_dir: Path) -> None:
 
 def main() -> None:
     """Measure each size in a process of its own."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 2000, 8000, 32000])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", type=Path, help=argparse.SUPPRESS)
@@ -95,7 +97,10 @@ def main() -> None:
         found = json.loads(done.stdout.strip().splitlines()[-1])
         table[n] = found
         look, keep, epoch, whole = (1000 * found[name] / n for name in ("look", "features", "epoch", "whole"))
-        print(f"{n:8}  {look:7.2f}  {keep:8.2f}  {epoch:17.3f}  {whole:9.2f}  {found['memory_mb']:6.0f}", flush=True)
+        print(
+            f"{n:8}  {look:7.2f}  {keep:8.2f}  {epoch:17.3f}  {whole:9.2f}  {found['memory_mb']:6.0f}",
+            flush=True,
+        )
     if options.json:
         options.json.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 

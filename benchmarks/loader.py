@@ -22,7 +22,9 @@ def enlarge(folder: Path, to: Path, width: int, n: int = 24) -> Path:
     """Copy n images of each class, scaled to a width of `width` pixels."""
     from PIL import Image
 
-    for path in (file for name in folder.iterdir() if name.is_dir() for file in sorted(name.glob("*.jpg"))[:n]):
+    for path in (
+        file for name in folder.iterdir() if name.is_dir() for file in sorted(name.glob("*.jpg"))[:n]
+    ):
         file = to / path.relative_to(folder)
         file.parent.mkdir(exist_ok=True)
         with Image.open(path) as image:
@@ -33,7 +35,9 @@ def enlarge(folder: Path, to: Path, width: int, n: int = 24) -> Path:
 
 def main() -> None:
     """Read all images in turns; print milliseconds per image and their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--width", type=int)
     parser.add_argument("--rounds", type=int, default=7)
@@ -74,7 +78,9 @@ def main() -> None:
         print(f"{name:9} {statistics.median(found[1:]):.2f} ms a picture")
     for name in "ours", "kept":
         ratios = [a / b for a, b in zip(times["original"][1:], times[name][1:], strict=True)]
-        print(f"original / {name} {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})")
+        print(
+            f"original / {name} {statistics.median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})"
+        )
 
 
 if __name__ == "__main__":

@@ -42,7 +42,9 @@ def steps(model: str, keep: bool, n: int, size: int) -> tuple[float, float]:
 
 def main() -> None:
     """Run all in turns and print a line for each network."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", default=["resnet18", "resnet50", "efficientnet_b0"])
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--image-size", type=int, default=224)
@@ -62,7 +64,9 @@ def main() -> None:
                 command = [sys.executable, __file__, "--models", model, "--one", way, *size]
                 output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
                 results.append(tuple(map(float, output.split())))
-        given, kept = ([statistics.median(column) for column in zip(*found[way], strict=True)] for way in found)
+        given, kept = (
+            [statistics.median(column) for column in zip(*found[way], strict=True)] for way in found
+        )
         times = [b[0] / a[0] for a, b in zip(found["given"], found["kept"], strict=True)]
         print(
             f"{model:18} {given[0]:5.1f} ms {given[1]:5.0f} MB  {kept[0]:5.1f} ms {kept[1]:5.0f} MB  "

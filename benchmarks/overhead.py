@@ -99,7 +99,9 @@ def quiet_terminal() -> None:
 
 def main() -> None:
     """Train in turns and print microseconds per batch."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batches", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
@@ -120,9 +122,15 @@ def main() -> None:
     bare = times["bare"][1:]
     for name, found in times.items():
         over = statistics.median(a - b for a, b in zip(found[1:], bare, strict=True))
-        print(f"{name:8} {statistics.median(found[1:]):6.0f} µs a batch, {over:6.0f} over a bare loop", file=out)
-    ratios = [(a - c) / (b - c) for a, b, c in zip(times["ours"][1:], times["poutyne"][1:], bare, strict=True)]
-    print(f"ours / poutyne {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})", file=out)
+        print(
+            f"{name:8} {statistics.median(found[1:]):6.0f} µs a batch, {over:6.0f} over a bare loop", file=out
+        )
+    ratios = [
+        (a - c) / (b - c) for a, b, c in zip(times["ours"][1:], times["poutyne"][1:], bare, strict=True)
+    ]
+    print(
+        f"ours / poutyne {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})", file=out
+    )
 
 
 if __name__ == "__main__":

@@ -93,7 +93,9 @@ def frozen_resnet18(n_classes: int, keep_head: bool = False):
     return network
 
 
-def loop(data_dir: Path, transforms: tuple, workers: int, tuned: bool, begin: Callable[[], None]) -> Iterator[float]:
+def loop(
+    data_dir: Path, transforms: tuple, workers: int, tuned: bool, begin: Callable[[], None]
+) -> Iterator[float]:
     """Train in a bare PyTorch loop; tuned: eval mode, no gradient below the head, bfloat16, channels_last."""
     import torch
     from torch.utils.data import DataLoader
@@ -252,14 +254,23 @@ def timm(data_dir: Path, seed: int, begin: Callable[[], None]) -> Iterator[float
 
     train, val = same_images(data_dir, create_transform(SIZE, is_training=True), create_transform(SIZE))
     network = timm.create_model("resnet18", num_classes=1000)
-    network.load_state_dict(frozen_resnet18(1000, keep_head=True).state_dict())  # timm names them as torchvision does
+    # timm names them as torchvision does
+    network.load_state_dict(frozen_resnet18(1000, keep_head=True).state_dict())
     network.reset_classifier(len(train.classes))
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name.startswith("fc."))
     network = network.to(memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(network.fc, opt="adam", lr=LR)
-    shape = {"input_size": (3, SIZE, SIZE), "batch_size": BATCH, "num_workers": WORKERS, "use_prefetcher": False}
-    train_dl, val_dl = create_loader(train, is_training=True, color_jitter=0.4, **shape), create_loader(val, **shape)
+    shape = {
+        "input_size": (3, SIZE, SIZE),
+        "batch_size": BATCH,
+        "num_workers": WORKERS,
+        "use_prefetcher": False,
+    }
+    train_dl, val_dl = (
+        create_loader(train, is_training=True, color_jitter=0.4, **shape),
+        create_loader(val, **shape),
+    )
     begin()
     for _ in range(EPOCHS):
         network.train()
@@ -280,7 +291,9 @@ def timm(data_dir: Path, seed: int, begin: Callable[[], None]) -> Iterator[float
         yield meter.avg / 100
 
 
-def template(data_dir: Path, seed: int, begin: Callable[[], None], **options) -> Iterator[tuple[float, float]]:
+def template(
+    data_dir: Path, seed: int, begin: Callable[[], None], **options
+) -> Iterator[tuple[float, float]]:
     """Train by the template's main() with its defaults, in an empty project."""
     import csv
 
@@ -308,7 +321,9 @@ def template(data_dir: Path, seed: int, begin: Callable[[], None], **options) ->
     features.cache_features, Model.fit_generator, report.write_results = kept, fitted, lambda *_: None
     with tempfile.TemporaryDirectory() as folder:
         # The patience of all peers: none. Comet's offline archive and the report are no part of the comparison.
-        config = Config(data_dir=data_dir, epochs=EPOCHS, patience=EPOCHS, seed=seed, trackers=("none",), **options)
+        config = Config(
+            data_dir=data_dir, epochs=EPOCHS, patience=EPOCHS, seed=seed, trackers=("none",), **options
+        )
         run = train.main(config, Project(Path(folder)))
         with open(run.log, encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -327,7 +342,10 @@ def ours_plain(data_dir: Path, seed: int, begin: Callable[[], None]) -> Iterator
     yield from template(data_dir, seed, begin, cached_views=0)
 
 
-PEERS = {peer.__name__: peer for peer in (original, raw_pytorch, raw_tuned, lightning, ignite, timm, ours, ours_plain)}
+PEERS = {
+    peer.__name__: peer
+    for peer in (original, raw_pytorch, raw_tuned, lightning, ignite, timm, ours, ours_plain)
+}
 
 
 def run_one(name: str, data_dir: Path, seed: int) -> None:
@@ -394,7 +412,9 @@ def draw(table: dict[str, dict], file: Path) -> None:
         [table[name]["seconds"] for name in names],
         color=["tab:blue" if name.startswith("ours") else "0.7" for name in names],
     )
-    axes.bar_label(bars, [f"{table[n]['seconds']:.0f} s, {100 * table[n]['val_acc']:.1f} %" for n in names], padding=4)
+    axes.bar_label(
+        bars, [f"{table[n]['seconds']:.0f} s, {100 * table[n]['val_acc']:.1f} %" for n in names], padding=4
+    )
     axes.set(xlabel="seconds for 10 epochs; best validation accuracy", xlim=(0, 1.25 * bars[0].get_width()))
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=120)
@@ -402,14 +422,17 @@ def draw(table: dict[str, dict], file: Path) -> None:
 
 def main() -> None:
     """Run all peers in turns."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--slow-seeds", type=int, default=1, help="of " + " and ".join(SLOW))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--only", nargs="+", choices=list(PEERS), default=list(PEERS))
-    parser.add_argument("--one", metavar="SEED", type=int, help=argparse.SUPPRESS)  # a run of the first of --only
+    # a run of the first of --only
+    parser.add_argument("--one", metavar="SEED", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     data_dir = options.data_dir.resolve()
     if not all((data_dir / part).is_dir() for part in ("train", "val")):
@@ -444,7 +467,9 @@ def main() -> None:
     for name, row in table.items():
         # Of the runs of one seed, which were neighbours in time: the median of their ratios.
         pairs = zip(runs[name], runs.get("ours", runs[name]), strict=False)
-        row["time_ratio"] = statistics.median(a["curve"][-1][0] / b["curve"][-1][0] for a, b in pairs) if own else None
+        row["time_ratio"] = (
+            statistics.median(a["curve"][-1][0] / b["curve"][-1][0] for a, b in pairs) if own else None
+        )
         to_90 = f"{row['time_to_90']:.1f} s" if row["time_to_90"] is not None else "never"
         print(
             f"{name:12} {row['seconds']:7.1f}  {row['time_ratio'] or 0:6.1f}×  {row['startup']:6.1f} s  "

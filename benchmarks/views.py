@@ -55,7 +55,9 @@ def test_accuracy(train: tuple, held_out: tuple, views: int, epochs: int, seed: 
 
 def main() -> None:
     """Print a line for each folder, number of epochs and number of views."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--seeds", type=int, default=10)
     options = parser.parse_args()
@@ -65,7 +67,8 @@ def main() -> None:
         network = get_model("resnet18", len(data.classes), "imagenet")
         with tempfile.TemporaryDirectory() as cache:
             kept = [
-                FeatureLoader(network, loader, Path(cache), VIEWS if loader is loaders[0] else 0) for loader in loaders
+                FeatureLoader(network, loader, Path(cache), VIEWS if loader is loaders[0] else 0)
+                for loader in loaders
             ]
 
             def all_of(loader, view: int) -> torch.Tensor:
@@ -73,12 +76,17 @@ def main() -> None:
                 return loader.features(np.arange(n), np.full(n, view)).float()
 
             train = torch.stack([all_of(kept[0], view) for view in range(VIEWS)]), kept[0].targets
-            held_out = torch.cat([all_of(one, 0) for one in kept[1:]]), torch.cat([one.targets for one in kept[1:]])
+            held_out = (
+                torch.cat([all_of(one, 0) for one in kept[1:]]),
+                torch.cat([one.targets for one in kept[1:]]),
+            )
         for epochs in 10, 20, 40:
             for views in 1, 2, 3, 4, 8, 0:
                 found = [test_accuracy(train, held_out, views, epochs, seed) for seed in range(options.seeds)]
                 spread = np.std(found) / len(found) ** 0.5
-                print(f"{folder.name:14} {epochs} epochs  {views or 'fresh':5}  {np.mean(found):.1f} ± {spread:.1f} %")
+                print(
+                    f"{folder.name:14} {epochs} epochs  {views or 'fresh':5}  {np.mean(found):.1f} ± {spread:.1f} %"
+                )
 
 
 if __name__ == "__main__":

@@ -182,7 +182,11 @@ def draw_run(to: Path, options: list[str]) -> None:
             "--hide-scrollbars",
             f"--user-data-dir={folder}/chromium",
         ]
-        words += ["--window-size=1080,640", f"--screenshot={folder}/report.png", (run / "report.html").as_uri()]
+        words += [
+            "--window-size=1080,640",
+            f"--screenshot={folder}/report.png",
+            (run / "report.html").as_uri(),
+        ]
         subprocess.run([browser, *words], check=True, timeout=120, capture_output=True)
         save_small(Path(folder) / "report.png", to / "report.png")
 
@@ -195,7 +199,9 @@ def save_small(source: Path, target: Path) -> None:
 
 def main() -> None:
     """Draw the diagrams and, without --diagrams, the figures of a run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--to", type=Path, default=ROOT, help="folder that gets docs/ and template/docs/")
     parser.add_argument("--diagrams", action="store_true", help="draw no figures of a run")
     options, others = parser.parse_known_args()

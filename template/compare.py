@@ -58,7 +58,9 @@ class Options:
         check_ranges(self)
         n = len(self.settings)
         if not 2 <= n <= 26:
-            raise UserError(f"{n} settings given; give at least two and at most 26, such as lr=0.001 lr=0.003")
+            raise UserError(
+                f"{n} settings given; give at least two and at most 26, such as lr=0.001 lr=0.003"
+            )
 
 
 def main(options: Options) -> None:
@@ -173,7 +175,9 @@ def compare_runs(gains: "np.ndarray", comparisons: int = 1, resamples: int = 999
     p_runs = float(difference == 0)  # without any variance over the runs, the images decide
     if np.ptp(by_run) > 0:
         p_runs = stats.ttest_1samp(by_run, 0).pvalue
-    flips = stats.permutation_test((by_image,), np.mean, permutation_type="samples", n_resamples=resamples, rng=0)
+    flips = stats.permutation_test(
+        (by_image,), np.mean, permutation_type="samples", n_resamples=resamples, rng=0
+    )
     p = min(1.0, comparisons * float(max(p_runs, flips.pvalue)))
     if p >= SIGNIFICANCE_LEVEL:
         return "unclear", difference, p

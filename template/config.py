@@ -13,7 +13,15 @@ from core.cli import option_name, parse
 from core.environment import versions
 from core.errors import UserError, format_error
 from core.files import read_json
-from core.ranges import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Seed, check_ranges
+from core.ranges import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Seed,
+    check_ranges,
+)
 from core.run_folder import latest_run, new_name, open_for_training, open_run
 from Project import BASE_DIR, Project, Run, project
 
@@ -111,7 +119,9 @@ class Config:
         if self.unfreeze_epoch and self.unfreeze_epoch > self.epochs:
             raise UserError(f"--unfreeze-epoch {self.unfreeze_epoch}: training ends with epoch {self.epochs}")
         if abs(sum(self.split) - 1) > 1e-6 or min(self.split) <= 0:
-            raise UserError(f"--split {' '.join(map(str, self.split))}: give fractions above 0 that add up to 1")
+            raise UserError(
+                f"--split {' '.join(map(str, self.split))}: give fractions above 0 that add up to 1"
+            )
         if self.fold and not 1 <= self.fold[0] <= self.fold[1] > 1:
             raise UserError(f"--fold {self.fold[0]} {self.fold[1]}: the first must be from 1 to the second")
         if self.dataset == "demo" and self.data_dir:
@@ -121,7 +131,13 @@ class Config:
             raise UserError(f"--run-name {name!r}: give a plain folder name")
 
 
-HEADINGS = {"--dataset": "data", "--model": "network", "--epochs": "training", "--seed": "machine", "--run-name": "run"}
+HEADINGS = {
+    "--dataset": "data",
+    "--model": "network",
+    "--epochs": "training",
+    "--seed": "machine",
+    "--run-name": "run",
+}
 MAY_CHANGE_ON_RESUME = ("resume", "data_dir", "device", "num_workers", "cache_images", "trackers", "strict")
 MAY_BE_RAISED_ON_RESUME = ("epochs", "patience")
 
@@ -197,4 +213,8 @@ def to_json(config: Config) -> dict[str, Any]:
         commit = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         commit = None
-    return {"options": options, "versions": {"python": sys.version.split()[0], **libraries}, "git_commit": commit}
+    return {
+        "options": options,
+        "versions": {"python": sys.version.split()[0], **libraries},
+        "git_commit": commit,
+    }

@@ -66,7 +66,11 @@ def main(options: Options) -> None:
     init_distributed(device, options.batch_size)
     name, dataset = load_dataset(loaded, options)
     loader = make_loader(
-        dataset, loaded.transform, loaded.classes, batch_size=options.batch_size, num_workers=options.num_workers
+        dataset,
+        loaded.transform,
+        loaded.classes,
+        batch_size=options.batch_size,
+        num_workers=options.num_workers,
     )
     loss = get_loss(loaded.config.loss)
     model = Model(loaded.network, None, None, device=device)

@@ -137,7 +137,9 @@ def predict_files(
             yield from zip(paths, probabilities, strict=True)
 
 
-def to_rows(path: Path, p: "torch.Tensor", loaded: "LoadedRun", top: int | None) -> list[tuple[str, str, str]]:
+def to_rows(
+    path: Path, p: "torch.Tensor", loaded: "LoadedRun", top: int | None
+) -> list[tuple[str, str, str]]:
     """Return the rows (file, class, probability) of an image, one or `top`, for its probabilities (n_classes,)."""
     from core.task import SEPARATOR, classes_of
 

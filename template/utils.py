@@ -74,8 +74,10 @@ class LoadedRun:
         self.task = load_task(self.run)
         self.classes = self.task.classes
         self.calibration = load_calibration(self.run)
-        self.network = load_network(self.run)  # in eval mode; images (N, 3, H, W) of uint8 → logits (N, n_classes)
-        _, self.transform = get_transforms(self.config.image_size, resize=self.config.resize)  # PIL image → its tensor
+        # in eval mode; images (N, 3, H, W) of uint8 → logits (N, n_classes)
+        self.network = load_network(self.run)
+        # PIL image → its tensor
+        _, self.transform = get_transforms(self.config.image_size, resize=self.config.resize)
 
     @property
     def log(self) -> pd.DataFrame:

@@ -35,7 +35,14 @@ from data.demo import draw_demo
 from Project import Project, Run
 
 EPOCHS = 60
-PLACES = ("half a checkpoint", "before the move", "after the move", "in training", "in validation", "after the log")
+PLACES = (
+    "half a checkpoint",
+    "before the move",
+    "after the move",
+    "in training",
+    "in validation",
+    "after the log",
+)
 
 
 def die() -> None:
@@ -125,7 +132,9 @@ def start(project: Project, data_dir: Path, name: str, place: str | None = None,
 def rows_of(run: Run) -> list[dict[str, str]]:
     """log.csv but for its times."""
     with open(run.log, newline="", encoding="utf-8") as file:
-        return [{name: value for name, value in row.items() if "time" not in name} for row in csv.DictReader(file)]
+        return [
+            {name: value for name, value in row.items() if "time" not in name} for row in csv.DictReader(file)
+        ]
 
 
 def torture(folder: Path, n_kills: int, seed: int = 0) -> Counter:

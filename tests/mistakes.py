@@ -198,8 +198,8 @@ MISTAKES = [
         11,
         "workspace in the code",
         "callbacks/CometCallback.py",
-        'settings = {"experiment_key": key, ',
-        'settings = {"workspace": "somebody", "experiment_key": key, ',
+        "settings = {\n",
+        'settings = {"workspace": "somebody",\n',
         "nothing_personal",
     ),
     Mistake(
@@ -264,7 +264,7 @@ MISTAKES = [
         15,
         "resume starts a second tracker run",
         "callbacks/CometCallback.py",
-        '"experiment_key": key, ',
+        '"experiment_key": key,\n',
         "",
         "goes_on_with_the_same_experiment",
     ),
@@ -412,7 +412,19 @@ def caught(mistake: Mistake | None, tests: str, python: str | Path = sys.executa
             if text.count(mistake.right) != 1:
                 raise ValueError(f"{mistake.file} holds {text.count(mistake.right)} times: {mistake.right!r}")
             file.write_text(text.replace(mistake.right, mistake.wrong), encoding="utf-8")
-        words = [python, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-c", "pyproject.toml", "-k", tests]
+        words = [
+            python,
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            "-c",
+            "pyproject.toml",
+            "-k",
+            tests,
+        ]
         words += ["tests", Path(__file__).with_name("template")]
         environment = {**os.environ, "TEMPLATE": str(copy)}
         done = subprocess.run(words, cwd=copy, env=environment, capture_output=True, text=True, timeout=600)
@@ -423,7 +435,9 @@ def caught(mistake: Mistake | None, tests: str, python: str | Path = sys.executa
 def main() -> int:
     """Makes each mistake again; returns how many no test noticed."""
     with Preloaded() as python, ThreadPoolExecutor(2) as pool:
-        outcomes = list(pool.map(lambda mistake: caught(mistake, mistake.test, python.bin / "python"), MISTAKES))
+        outcomes = list(
+            pool.map(lambda mistake: caught(mistake, mistake.test, python.bin / "python"), MISTAKES)
+        )
     for mistake, (noticed, end) in zip(MISTAKES, outcomes, strict=True):
         print(f"{'noticed' if noticed else 'MISSED '}  {mistake.what}\n         {end.splitlines()[0]}")
     missed = sum(not noticed for noticed, _ in outcomes)

@@ -15,7 +15,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-HEAVY = "torch", "torchvision", "poutyne", "torchmetrics.classification", "imgaug.augmenters", "matplotlib.pyplot"
+HEAVY = (
+    "torch",
+    "torchvision",
+    "poutyne",
+    "torchmetrics.classification",
+    "imgaug.augmenters",
+    "matplotlib.pyplot",
+)
 HEAVY += "scipy.stats", "imagehash", "tyro", "pandas", "jinja2", "torch.distributed.run", "pytest"
 
 CLIENT = """#!{python} -IS
@@ -122,7 +129,9 @@ class Preloaded:
             (self.bin / name).chmod(0o755)
         words = [sys.executable, __file__, address, str(self.bin / "python")]
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        self.server = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        self.server = subprocess.Popen(
+            words, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
 
     def __enter__(self) -> "Preloaded":
         assert self.server.stdout

@@ -38,7 +38,13 @@ def test_what_a_batch_costs_is_measured():
     words = [sys.executable, BENCHMARKS / "overhead.py", "--batches", "5", "--rounds", "1"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["bare", "poutyne", "ours", "ours_f1", "ours"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        "bare",
+        "poutyne",
+        "ours",
+        "ours_f1",
+        "ours",
+    ]
 
 
 def test_the_one_for_a_gpu_can_be_tried_on_a_cpu(tmp_path):
@@ -52,7 +58,16 @@ def test_the_one_for_a_gpu_can_be_tried_on_a_cpu(tmp_path):
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 def test_what_kept_memory_brings_is_measured():
-    words = [sys.executable, BENCHMARKS / "memory.py", "--models", "my_cnn", "--batch-size", "4", "--rounds", "1"]
+    words = [
+        sys.executable,
+        BENCHMARKS / "memory.py",
+        "--models",
+        "my_cnn",
+        "--batch-size",
+        "4",
+        "--rounds",
+        "1",
+    ]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[1].startswith("my_cnn ")
@@ -61,7 +76,17 @@ def test_what_kept_memory_brings_is_measured():
 @pytest.mark.skipif(not WEIGHTS.is_dir(), reason="needs ImageNet weights, and there is no network here")
 def test_peers_train_on_the_same_images(tmp_path):
     draw(tmp_path, 40)
-    words = ["--data-dir", tmp_path, "--seeds", "1", "--only", "raw_tuned", "ours", "--json", tmp_path / "peers.json"]
+    words = [
+        "--data-dir",
+        tmp_path,
+        "--seeds",
+        "1",
+        "--only",
+        "raw_tuned",
+        "ours",
+        "--json",
+        tmp_path / "peers.json",
+    ]
     environ = {**os.environ, "TORCH_HOME": str(WEIGHTS)}
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "peers.py", *words], capture_output=True, text=True, env=environ

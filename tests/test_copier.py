@@ -15,7 +15,12 @@ from test_template import copy_of_template
 pytest.importorskip("copier", reason="pip install copier")
 ROOT = TEMPLATE.parent
 ANSWERS = ".copier-answers.yml"
-NAME = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b.c", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b.c"}
+NAME = {
+    "GIT_AUTHOR_NAME": "a",
+    "GIT_AUTHOR_EMAIL": "a@b.c",
+    "GIT_COMMITTER_NAME": "a",
+    "GIT_COMMITTER_EMAIL": "a@b.c",
+}
 
 
 def sh(*words: str | Path, cwd: Path) -> str:
@@ -54,7 +59,11 @@ def published(tmp_path) -> Path:
 def files(folder: Path) -> dict[str, bytes]:
     """What is in a folder, but for what tells where it came from."""
     found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    return {name: content for name, content in found.items() if ANSWERS not in name and not name.startswith(".git/")}
+    return {
+        name: content
+        for name, content in found.items()
+        if ANSWERS not in name and not name.startswith(".git/")
+    }
 
 
 def change(file: Path, old: str, new: str) -> None:
@@ -88,7 +97,9 @@ def test_a_project_of_ones_own_is_updated(published, tmp_path, way):
     change(project / "losses" / "__init__.py", "label_smoothing=0.1", "label_smoothing=0.2")
     commit(project, "edits of my own")
 
-    change(published / "template" / "config.py", "batch_size: PositiveInt = 32", "batch_size: PositiveInt = 48")
+    change(
+        published / "template" / "config.py", "batch_size: PositiveInt = 32", "batch_size: PositiveInt = 48"
+    )
     change(published / "template" / "losses" / "__init__.py", "label_smoothing=0.1", "label_smoothing=0.3")
     (published / "template" / "new.py").write_text("new in the second version\n")
     commit(published, "second", "v2.0.0")

@@ -98,7 +98,11 @@ def spans(source: str) -> Iterator[tuple[int, int]]:
 def without(source: str, beginning: str) -> str:
     """Return Python source without the one statement or entry that begins so."""
     text = source.encode()
-    found = {start: end for start, end in reversed(list(spans(source))) if text[start:].startswith(beginning.encode())}
+    found = {
+        start: end
+        for start, end in reversed(list(spans(source)))
+        if text[start:].startswith(beginning.encode())
+    }
     assert len(found) == 1, f"{len(found)} places begin with {beginning!r}"
     ((start, end),) = found.items()
     rest = text[end:].lstrip(b" ").removeprefix(b",")
@@ -120,7 +124,9 @@ def without_option(source: str, option: str) -> str:
     """Return config.py without a field of Config and its help."""
     (config,) = (node for node in ast.parse(source).body if getattr(node, "name", "") == "Config")
     lines = source.splitlines(keepends=True)
-    at = next(i for i, node in enumerate(config.body) if getattr(getattr(node, "target", None), "id", "") == option)
+    at = next(
+        i for i, node in enumerate(config.body) if getattr(getattr(node, "target", None), "id", "") == option
+    )
     field, text = config.body[at : at + 2]
     lines[field.lineno - 1 : text.end_lineno] = [""] * (text.end_lineno - field.lineno + 1)
     return "".join(lines)
@@ -147,7 +153,9 @@ def copy_without(parts: Sequence[Part], folder: Path) -> Path:
             (copy / name).write_text(change(source, what), encoding="utf-8")
     requirements = copy / "requirements.txt"
     packages = [name for part in parts for name in part.packages]
-    kept = [line for line in requirements.read_text().splitlines() if re.split(r"[>=<]", line)[0] not in packages]
+    kept = [
+        line for line in requirements.read_text().splitlines() if re.split(r"[>=<]", line)[0] not in packages
+    ]
     requirements.write_text("\n".join(kept) + "\n")
     run(copy, sys.executable, "-m", "ruff", "check", "--quiet", "--fix", ".")
     run(copy, sys.executable, "-m", "ruff", "format", "--quiet", ".")
@@ -183,7 +191,8 @@ def check_that_it_works(python: Path, copy: Path, photos: Path) -> None:
 
 
 def test_every_row_of_the_table_is_read():
-    assert len(PARTS) == sum(line.startswith("| ") for line in SECTION.splitlines()) - 1 >= 12  # without its head
+    # without its head
+    assert len(PARTS) == sum(line.startswith("| ") for line in SECTION.splitlines()) - 1 >= 12
 
 
 @pytest.mark.exhaustive

@@ -26,7 +26,14 @@ from preloaded import Preloaded
 from test_template import copy_of_template
 
 ROOT = TEMPLATE.parent
-COPIED = ("README.md", "AGENTS.md", "docs/data.md", "docs/training.md", "docs/results.md", "docs/deployment.md")
+COPIED = (
+    "README.md",
+    "AGENTS.md",
+    "docs/data.md",
+    "docs/training.md",
+    "docs/results.md",
+    "docs/deployment.md",
+)
 COPIED += ("docs/several-machines.md", "docs/optional.md", "docs/extending.md")
 PATHS = [ROOT / name for name in ("README.md", "AGENTS.md", "CONTRIBUTING.md", "docs/BENCHMARKS.md")]
 PATHS += [TEMPLATE / name for name in COPIED]
@@ -150,11 +157,13 @@ class Shell:
         if "<!-- test:" in block.before:  # another test runs it
             (name,) = re.findall(r"<!-- test: (\w+) -->", block.before)
             assert any(
-                f"<!-- test: {name} -->" in file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("*.py")
+                f"<!-- test: {name} -->" in file.read_text(encoding="utf-8")
+                for file in (ROOT / "tests").rglob("*.py")
             )
         elif block.language == "python":
             self.run("python -", block.code)
-        elif block.language == "sh" and ("--nnodes" in block.code or block.code.startswith("#!")):  # several machines
+        # several machines
+        elif block.language == "sh" and ("--nnodes" in block.code or block.code.startswith("#!")):
             subprocess.run(["bash", "-n"], input=block.code, text=True, check=True)
         elif block.language == "sh":
             for command in commands(block):
@@ -207,7 +216,12 @@ def test_commands_of_the_documents_run(shell):
 
 
 def test_lines_that_are_not_run_or_changed_are_in_the_documents():
-    lines = {line.strip() for text in EXECUTED.values() for block in blocks(text) for line in block.code.splitlines()}
+    lines = {
+        line.strip()
+        for text in EXECUTED.values()
+        for block in blocks(text)
+        for line in block.code.splitlines()
+    }
     assert set(NOT_RUN) <= lines
     for old in REPLACED:
         assert any(re.search(old, line) for line in lines), old
@@ -238,7 +252,9 @@ def test_one_command_draws_the_figures(shell):
     assert [file.name for file in diagrams] == sorted(file.name for file in (TEMPLATE / "docs").glob("*.svg"))
     for file in diagrams:
         assert f"]({file.name})" in ALL
-        assert file.read_text() == (TEMPLATE / "docs" / file.name).read_text(), "run python docs/draw.py --diagrams"
+        assert file.read_text() == (TEMPLATE / "docs" / file.name).read_text(), (
+            "run python docs/draw.py --diagrams"
+        )
 
 
 def file_of(block: Block) -> str | None:
@@ -321,7 +337,8 @@ def test_the_examples_pass_linter_and_type_checker(shell, extended):
     shell.run("ruff check . && ruff format --check . && mypy .", cwd=extended)
     wrong = extended / "wrong.py"
     wrong.write_text("from models import get_model\n\nget_model(3, 'resnet18')\n")
-    with pytest.raises(AssertionError, match=r"wrong.py:3: error: Argument 1 to \"get_model\""):  # mypy does check
+    # mypy does check
+    with pytest.raises(AssertionError, match=r"wrong.py:3: error: Argument 1 to \"get_model\""):
         shell.run("mypy .", cwd=extended)
     wrong.unlink()
 
@@ -352,7 +369,9 @@ def test_the_examples_work_together(shell, extended):
     assert end["final"]["test_acc"] == json.loads((run / "metrics.json").read_text())["test_acc"]
     assert shell.run("python -", ROTATED, extended).strip() == "4"
 
-    words = "--dataset arrays --data-dir arrays.npz --model convmixer --weights checkpoint/all/best.pt --epochs 3"
+    words = (
+        "--dataset arrays --data-dir arrays.npz --model convmixer --weights checkpoint/all/best.pt --epochs 3"
+    )
     shell.run(f"python main.py {words} --run-name frozen --trackers none", cwd=extended)
     run = extended / "checkpoint" / "frozen"  # validated on cached features
     metrics = json.loads((run / "metrics.json").read_text())
@@ -474,9 +493,12 @@ def test_files_and_links_in_the_documents_exist(shell):
                 name.startswith(made_later) or "NAME" in name or name in ("__init__.py", "train.py")
             ):  # the latter is timm's
                 continue
-            assert name in examples or (base / name).exists() or (TEMPLATE / name).exists(), f"{document}: {name}"
+            assert name in examples or (base / name).exists() or (TEMPLATE / name).exists(), (
+                f"{document}: {name}"
+            )
     anchors = {
-        re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in re.findall(r"^#+ (.*)$", EXAMPLES, re.M)
+        re.sub(r"[^\w -]", "", title).lower().replace(" ", "-")
+        for title in re.findall(r"^#+ (.*)$", EXAMPLES, re.M)
     }
     assert set(re.findall(r"\]\(#([\w-]+)\)", EXAMPLES)) <= anchors
 
@@ -485,11 +507,14 @@ def test_the_table_of_the_run_folder_is_complete(shell):
     project = shell.home / "template"
     shell.run("python evaluate.py checkpoint/RUN", cwd=project)
     run = project / "checkpoint" / "RUN"
-    table = TEXTS["template/docs/results.md"].partition("| in `checkpoint/<run-name>/` |")[2].partition("\n\n")[0]
+    table = (
+        TEXTS["template/docs/results.md"].partition("| in `checkpoint/<run-name>/` |")[2].partition("\n\n")[0]
+    )
     rows = [row.split(" | ")[0] for row in table.splitlines()]
     named = set(re.findall(r"`([\w-]+\.\w+)`", "\n".join(rows)))
     assert len(named) > 15
-    optional = {"thresholds.json", "model.onnx", "model.pt2", "labels.json"}  # several classes per image, export.py
+    # several classes per image, export.py
+    optional = {"thresholds.json", "model.onnx", "model.pt2", "labels.json"}
     for name in named - optional:
         assert (run / name).exists(), name
     left = {file.name for file in run.iterdir() if file.is_file() and not file.name.startswith("evaluate-")}

@@ -13,7 +13,18 @@ import pytest
 
 from test_template import copy_of_template, wait_for_epoch
 
-QUICK = ("--dataset", "demo", "--model", "my_cnn", "--image-size", "32", "--num-workers", "0", "--device", "cpu")
+QUICK = (
+    "--dataset",
+    "demo",
+    "--model",
+    "my_cnn",
+    "--image-size",
+    "32",
+    "--num-workers",
+    "0",
+    "--device",
+    "cpu",
+)
 
 
 @pytest.mark.exhaustive
@@ -35,9 +46,19 @@ def project(tmp_path) -> Path:
     return copy_of_template(tmp_path / "my project")
 
 
-def torchrun(project: Path, *words: str, agent: tuple[str, ...] = ("--standalone",), n: int = 2) -> subprocess.Popen:
+def torchrun(
+    project: Path, *words: str, agent: tuple[str, ...] = ("--standalone",), n: int = 2
+) -> subprocess.Popen:
     """Starts main.py in n processes, as the README does it."""
-    command = [sys.executable, "-m", "torch.distributed.run", *agent, f"--nproc-per-node={n}", "main.py", *words]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        *agent,
+        f"--nproc-per-node={n}",
+        "main.py",
+        *words,
+    ]
     return subprocess.Popen(
         command,
         cwd=project,
@@ -112,7 +133,12 @@ def test_several_machines_are_several_agents(project):
         torchrun(
             project,
             *words,
-            agent=("--nnodes=2", "--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test"),
+            agent=(
+                "--nnodes=2",
+                "--rdzv-backend=c10d",
+                f"--rdzv-endpoint=127.0.0.1:{port}",
+                "--rdzv-id=test",
+            ),
             n=n,
         )
         for n in (2, 1)

@@ -50,7 +50,8 @@ def test_a_module_imports_from_its_own_package_and_from_layers_below(module):
 
 def test_no_modules_import_one_another_in_a_circle():
     graph = {module: {name for name in imported(path) if name != module} for module, path in MODULES.items()}
-    for name, others in graph.items():  # a module may import from its own package, which imports all of its modules
+    # a module may import from its own package, which imports all of its modules
+    for name, others in graph.items():
         graph[name] = {other for other in others if other != name.rpartition(".")[0]}
     while leaves := {name for name, others in graph.items() if not others & set(graph)}:
         graph = {name: others for name, others in graph.items() if name not in leaves}

@@ -34,7 +34,11 @@ def run(*words: str | Path, cwd: Path, **environment: str) -> subprocess.Complet
     """Runs a script of a copy; fails with what it printed."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("COMET_")}
     done = subprocess.run(
-        [sys.executable, *map(str, words)], cwd=cwd, env={**env, **environment}, capture_output=True, text=True
+        [sys.executable, *map(str, words)],
+        cwd=cwd,
+        env={**env, **environment},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done
@@ -50,7 +54,8 @@ def test_a_copy_trains_from_any_folder_and_refers_to_nothing_outside(tmp_path):
     folder = project / "checkpoint" / "first"
     assert json.loads((folder / "metrics.json").read_text())["epochs"] == 1
     assert list((folder / "comet").glob("*.zip"))
-    assert [path for path in home.iterdir() if not path.name.startswith(".")] == []  # nothing beside the project
+    # nothing beside the project
+    assert [path for path in home.iterdir() if not path.name.startswith(".")] == []
     run("evaluate.py", "checkpoint/first", cwd=project, **settings)
     run(project / "predict.py", folder, project / ".cache", "--csv", home / "out.csv", cwd=home, **settings)
     with open(home / "out.csv", newline="") as file:
@@ -99,14 +104,31 @@ def wait_for_epoch(process: subprocess.Popen, run_dir: Path, epoch: int) -> list
 
 @pytest.mark.parametrize(
     ("stop", "tell"),
-    [(signal.SIGINT, os.kill), (signal.SIGINT, os.killpg), (signal.SIGTERM, os.kill), (signal.SIGTERM, os.killpg)],
+    [
+        (signal.SIGINT, os.kill),
+        (signal.SIGINT, os.killpg),
+        (signal.SIGTERM, os.kill),
+        (signal.SIGTERM, os.killpg),
+    ],
     ids=["SIGINT", "SIGINT-to-all", "SIGTERM", "SIGTERM-to-all"],  # to all: what a terminal and `timeout` do
 )
 def test_a_stopped_run_ends_its_tracker_and_can_be_resumed(tmp_path, stop, tell):
     project = copy_of_template(tmp_path / "project")
     run_dir = project / "checkpoint" / "a"
     process = start(
-        project, *["--model", "my_cnn", "--image-size", "32", "--epochs", "200", "--patience", "200", "--run-name", "a"]
+        project,
+        *[
+            "--model",
+            "my_cnn",
+            "--image-size",
+            "32",
+            "--epochs",
+            "200",
+            "--patience",
+            "200",
+            "--run-name",
+            "a",
+        ],
     )
     try:
         done = len(wait_for_epoch(process, run_dir, 1))
@@ -152,7 +174,16 @@ def test_workers_that_are_not_forked_give_the_same_views(tmp_path):
 @needs_photographs
 def test_real_photographs_over_90_per_cent_within_10_epochs(tmp_path):
     project = copy_of_template(tmp_path / "flowers")
-    options = ("--data-dir", SHARED / "data" / "daisy_roses", "--epochs", "10", "--trackers", "none", "--run-name", "a")
+    options = (
+        "--data-dir",
+        SHARED / "data" / "daisy_roses",
+        "--epochs",
+        "10",
+        "--trackers",
+        "none",
+        "--run-name",
+        "a",
+    )
     run(project / "main.py", *options, cwd=tmp_path, TORCH_HOME=str(SHARED / "weights" / "torch_home"))
     folder = project / "checkpoint" / "a"
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -167,7 +198,16 @@ def test_real_photographs_over_90_per_cent_within_10_epochs(tmp_path):
 @pytest.mark.skipif(not (SHARED / "data" / "kmnist").is_dir(), reason="needs pictures of characters")
 def test_characters_over_95_per_cent_within_a_few_epochs(tmp_path):
     project = copy_of_template(tmp_path / "characters")
-    options = ("--dataset", "kmnist", "--data-dir", SHARED / "data" / "kmnist", "--model", "my_cnn", "--epochs", "8")
+    options = (
+        "--dataset",
+        "kmnist",
+        "--data-dir",
+        SHARED / "data" / "kmnist",
+        "--model",
+        "my_cnn",
+        "--epochs",
+        "8",
+    )
     run(project / "main.py", *options, "--trackers", "none", "--run-name", "a", cwd=tmp_path)
     metrics = json.loads((project / "checkpoint" / "a" / "metrics.json").read_text())
     assert metrics["test_acc"] > 0.95

@@ -54,8 +54,14 @@ class CometCallback(Logger):
             logging.getLogger(name).setLevel(logging.ERROR)
         key_file = self.folder / "experiment_key.txt"
         key = key_file.read_text(encoding="utf-8").strip() if key_file.is_file() else None
-        config = comet_ml.ExperimentConfig(name=self.run.folder.name, offline_directory=str(self.folder), **QUIET)
-        settings = {"experiment_key": key, "mode": "get_or_create" if key else "create", "experiment_config": config}
+        config = comet_ml.ExperimentConfig(
+            name=self.run.folder.name, offline_directory=str(self.folder), **QUIET
+        )
+        settings = {
+            "experiment_key": key,
+            "mode": "get_or_create" if key else "create",
+            "experiment_config": config,
+        }
         self.online = False
         reason = "no API key"
         if comet_ml.config.get_api_key(None, comet_ml.get_config()):

@@ -32,7 +32,9 @@ class GradualUnfreezing(Callback):
         # From the epoch's number alone, so that a resumed run has the same stages frozen.
         n = self.n_frozen_in(epoch_number)
         if n != self.network.n_frozen:
-            logger.info("epoch %d: %d of %d stages are still frozen", epoch_number, n, len(self.network.stages()))
+            logger.info(
+                "epoch %d: %d of %d stages are still frozen", epoch_number, n, len(self.network.stages())
+            )
             self.network.freeze(n)
             self.model.network = wrap_ddp(self.network, self.model.device)
         if n == self.n_frozen_in(epoch_number - 1):

@@ -17,13 +17,15 @@ class MLflowCallback(MLFlowLogger):
 
     def __init__(self, run: Run, env_file: Path, val_dl: DataLoader) -> None:
         load_dotenv(env_file)
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # do not wait long for a server that is down
+        # do not wait long for a server that is down
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         self.run = run
         self.folder = run / "mlflow"
         self.folder.mkdir(exist_ok=True)
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.folder / 'mlflow.db'}"
-        settings = {"tracking_uri": uri, "terminate_on_end": False}  # the final metrics come after the training
+        # the final metrics come after the training
+        settings = {"tracking_uri": uri, "terminate_on_end": False}
         id_file = self.folder / "run_id.txt"
         if id_file.is_file():
             super().__init__(run_id=id_file.read_text(encoding="utf-8").strip(), **settings)

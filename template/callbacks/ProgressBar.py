@@ -42,9 +42,16 @@ class ProgressBar(Callback):
         logger.info("%s  %s  %.1f s", self.name, results, logs["time"])
         monitor = self.stop.monitor
         if self.lr < self.last_lr:  # after the last batch, so ReduceLROnPlateau did it
-            logger.info("learning rate cut from %.3g to %.3g: %s has stopped improving", self.last_lr, self.lr, monitor)
+            logger.info(
+                "learning rate cut from %.3g to %.3g: %s has stopped improving",
+                self.last_lr,
+                self.lr,
+                monitor,
+            )
         if self.stop.stopped_epoch:
             reason = f"{monitor} has not improved since epoch {epoch_number - self.stop.wait}"
-            logger.info("stopped early after epoch %d: %s (--patience %d)", epoch_number, reason, self.stop.patience)
+            logger.info(
+                "stopped early after epoch %d: %s (--patience %d)", epoch_number, reason, self.stop.patience
+            )
         elif epoch_number == self.params["epochs"]:
             logger.info("training ended: all %d epochs are done", epoch_number)

@@ -42,7 +42,9 @@ class ResumeCheckpoint(Callback):
         try:
             self.model.optimizer.load_state_dict(self.state["optimizer"])
         except ValueError as error:
-            raise UserError(f"the optimizer of this run has other parameters; was the code changed? {error}") from error
+            raise UserError(
+                f"the optimizer of this run has other parameters; was the code changed? {error}"
+            ) from error
         self.schedule.scheduler.load_state_dict(self.state["schedule"])
         self.best.current_best = self.state["best"]
         self.stop.best = self.state["stop"]["best"]
@@ -102,5 +104,6 @@ def load_state(config: Config) -> dict[str, Any] | None:
         logger.info("This run stopped early after epoch %d; a larger --patience continues it.", epoch)
     if rank() == 0:
         with atomic_write(run.log, "wb") as mended:
-            mended.writelines(log[: epoch + 1])  # a run that was killed between the two files has an epoch more there
+            # a run that was killed between the two files has an epoch more there
+            mended.writelines(log[: epoch + 1])
     return state

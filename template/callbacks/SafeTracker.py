@@ -23,7 +23,9 @@ class SafeTracker:
             raise
         except ImportError as error:
             package = (error.name or name).partition(".")[0]
-            raise UserError(f"{package} is not installed; pip install {package}, or choose other --trackers") from error
+            raise UserError(
+                f"{package} is not installed; pip install {package}, or choose other --trackers"
+            ) from error
         except Exception as error:
             self.fail(error)
 

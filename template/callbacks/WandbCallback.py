@@ -48,4 +48,6 @@ class WandbCallback(WandBLogger):
     def end(self) -> None:
         self.run.finish()
         if self.run.offline:
-            logger.info("Weights & Biases: to upload this run, type: wandb sync %s", Path(self.run.dir).parent)
+            logger.info(
+                "Weights & Biases: to upload this run, type: wandb sync %s", Path(self.run.dir).parent
+            )

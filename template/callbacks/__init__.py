@@ -43,7 +43,9 @@ TRACKERS: dict[str, Callable[[Run, Path, DataLoader], Any]] = {
 
 
 @contextmanager
-def get_trackers(names: Sequence[str], run: Run, env_file: Path, val_dl: DataLoader) -> Iterator[list[SafeTracker]]:
+def get_trackers(
+    names: Sequence[str], run: Run, env_file: Path, val_dl: DataLoader
+) -> Iterator[list[SafeTracker]]:
     """Start trackers in the process of rank 0, and end them when the context is left.
 
     Args:

@@ -34,7 +34,9 @@ def option_name(name: str) -> str:
     return name.replace("_", "-")
 
 
-def parse(options: type, argv: Sequence[str] | None = None, headings: Mapping[str, str] = {}, **settings: Any) -> Any:
+def parse(
+    options: type, argv: Sequence[str] | None = None, headings: Mapping[str, str] = {}, **settings: Any
+) -> Any:
     """Parse a command line with tyro; the help texts are the docstrings of the fields.
 
     Args:
@@ -50,14 +52,18 @@ def parse(options: type, argv: Sequence[str] | None = None, headings: Mapping[st
         with redirect_stdout(printed):
             return tyro.cli(options, args=argv, config=(tyro.conf.DisallowNone,), **settings)
     finally:
-        text = re.sub(r"\s*\(default:\s+None\) *", "", printed.getvalue())  # the help texts name these defaults
+        # the help texts name these defaults
+        text = re.sub(r"\s*\(default:\s+None\) *", "", printed.getvalue())
         for first, heading in headings.items():
             text = text.replace(f"\n  {first} ", f"\n\n {heading}\n  {first} ")
         print(text, end="")
 
 
 def run_script(
-    main: Callable[[Any], object], parse: Callable[[], Any], stopped: str = "stopped", log: TextIO | None = None
+    main: Callable[[Any], object],
+    parse: Callable[[], Any],
+    stopped: str = "stopped",
+    log: TextIO | None = None,
 ) -> None:
     """Run a script, and exit: 1 failed, 2 user error, 130 SIGINT, 143 SIGTERM, 141 broken pipe.
 
@@ -118,6 +124,7 @@ def exit_with(code: int, message: str) -> None:
 def stop(*_: Any) -> None:
     """Handle SIGTERM like Ctrl-C, by a KeyboardInterrupt."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if hasattr(signal, "SIGCHLD"):  # workers were terminated too, and torch would raise an error for each of them
+    # workers were terminated too, and torch would raise an error for each of them
+    if hasattr(signal, "SIGCHLD"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     raise KeyboardInterrupt(signal.SIGTERM)

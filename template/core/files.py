@@ -17,7 +17,9 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
     The mode is "w" for text in UTF-8 or "wb" for bytes.
     """
-    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "", "errors": "surrogateescape"}
+    text: dict[str, Any] = (
+        {} if "b" in mode else {"encoding": "utf-8", "newline": "", "errors": "surrogateescape"}
+    )
     if path.exists() and not path.is_file():
         with open(path, mode, **text) as file:
             yield file

@@ -28,7 +28,9 @@ def init_distributed(device: torch.device, batch_size: int) -> None:
         return
     if batch_size % world_size():
         larger = batch_size + world_size() - batch_size % world_size()
-        raise UserError(f"--batch-size {batch_size} cannot be divided among {world_size()} processes; try {larger}")
+        raise UserError(
+            f"--batch-size {batch_size} cannot be divided among {world_size()} processes; try {larger}"
+        )
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"

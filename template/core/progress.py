@@ -19,7 +19,9 @@ class LogStream:
             logger.info("%s", line)
 
 
-def progress_bar(what: str, items: Iterable | None = None, total: int | None = None, unit: str = "images") -> tqdm:
+def progress_bar(
+    what: str, items: Iterable | None = None, total: int | None = None, unit: str = "images"
+) -> tqdm:
     """Return a progress bar on a terminal, else one that logs a line every 30 s; rank 0 alone shows it."""
     if rank() > 0 or sys.stderr.isatty():
         return tqdm(items, what, total, leave=False, dynamic_ncols=True, disable=rank() > 0)

@@ -25,7 +25,9 @@ def latest_run(project: Project) -> Path:
         run = Run(config.parent)
         times[run.folder] = (run.last if run.last.exists() else run.folder).stat().st_mtime
     if not times:
-        raise UserError(f"--resume latest: there is no run in {project.checkpoint_dir}; start one without --resume")
+        raise UserError(
+            f"--resume latest: there is no run in {project.checkpoint_dir}; start one without --resume"
+        )
     latest = max(times, key=times.get)
     logger.info("The latest run is %s.", latest)
     return latest

@@ -20,7 +20,8 @@ class Task:
 
     classes: list[str]  # names by label
     multilabel: bool = False
-    thresholds: Mapping[str, float] = field(default_factory=dict)  # lowest probability of a class; multilabel only
+    # lowest probability of a class; multilabel only
+    thresholds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:

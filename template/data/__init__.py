@@ -101,7 +101,9 @@ def data_folder(config: Config, project: Project) -> Path:
     return config.data_dir or project.data_dir
 
 
-def get_data(name: str, data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0) -> DatasetSplits:
+def get_data(
+    name: str, data_dir: Path, fractions: Sequence[float] = FRACTIONS, seed: int = 0
+) -> DatasetSplits:
     """Read a data set by its name; without a split of its own, it is split into `fractions` by `seed`.
 
     Raises:
@@ -113,7 +115,9 @@ def get_data(name: str, data_dir: Path, fractions: Sequence[float] = FRACTIONS, 
     return complete_splits(data, fractions, seed)
 
 
-def load_data(config: Config, project: Project, run: Run | None = None, data_dir: Path | None = None) -> DatasetSplits:
+def load_data(
+    config: Config, project: Project, run: Run | None = None, data_dir: Path | None = None
+) -> DatasetSplits:
     """Read the data set of the options, which `choose_dataset` has completed.
 
     Args:
@@ -128,7 +132,9 @@ def load_data(config: Config, project: Project, run: Run | None = None, data_dir
     if data_dir and not is_available(config.dataset, data_dir):
         raise UserError(f"there is no {config.dataset} in {data_dir}")
     try:
-        data = get_data(config.dataset, data_dir or data_folder(config, project), config.split, config.split_seed)
+        data = get_data(
+            config.dataset, data_dir or data_folder(config, project), config.split, config.split_seed
+        )
         if config.fold:
             data = choose_fold(data, *config.fold, config.split_seed)
         if run:

@@ -52,7 +52,8 @@ class Findings:
     leaks: list[Group]  # duplicates in more than one split
     label_conflicts: list[Group]  # duplicates with more than one label
     problems: list[str]  # of the data set itself
-    mean: list[float] | None  # of the training images, for each channel, from 0 to 1; all images weigh the same
+    # of the training images, for each channel, from 0 to 1; all images weigh the same
+    mean: list[float] | None
     std: list[float] | None
 
     @property
@@ -61,7 +62,9 @@ class Findings:
         return {
             "problems": self.problems,
             "unreadable images": self.reasons,
-            "missing classes": [f"no image in {split}: {shorten(c)}" for split, c in self.missing_classes.items()],
+            "missing classes": [
+                f"no image in {split}: {shorten(c)}" for split, c in self.missing_classes.items()
+            ],
             "duplicates with more than one split": list(map(describe_group, self.leaks)),
             "duplicates with more than one label": list(map(describe_group, self.label_conflicts)),
         }
@@ -71,7 +74,9 @@ class Findings:
         """Warning if more than a quarter of the images lose much by the crop, else empty."""
         if self.cropped <= self.images_checked / 4:
             return ""
-        lost = f"{self.cropped} of {self.images_checked} images lose more than a third of their area by the crop"
+        lost = (
+            f"{self.cropped} of {self.images_checked} images lose more than a third of their area by the crop"
+        )
         return f"{lost}; if the edges matter for the classes, try --resize pad or --resize squash"
 
 

@@ -75,7 +75,9 @@ def draw_image(name: str, rng: random.Random) -> Image.Image:
     return image.reduce(2)  # smooth edges
 
 
-def draw_figure(image: Image.Image, figure: dict[str, list[str]], rng: random.Random, max_angle: float) -> None:
+def draw_figure(
+    image: Image.Image, figure: dict[str, list[str]], rng: random.Random, max_angle: float
+) -> None:
     """Draw a figure at a random place and size, rotated, perhaps mirrored, its parts in random colours."""
     draw = ImageDraw.Draw(image)
     side = min(image.size) * rng.uniform(0.7, 0.95)

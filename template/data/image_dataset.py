@@ -19,7 +19,9 @@ Item = tuple[Image.Image, int | torch.Tensor]
 class ImageDataset(Dataset):
     """Images in files, relative to a folder; `targets` are as in `core.task.Label`, `classes` names by label."""
 
-    def __init__(self, folder: Path, files: Sequence[str], targets: Sequence[Label], classes: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, files: Sequence[str], targets: Sequence[Label], classes: Sequence[str]
+    ) -> None:
         self.folder = Path(folder).resolve()
         self.files = list(files)
         self.targets = list(targets)

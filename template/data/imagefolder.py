@@ -102,7 +102,9 @@ def read_labelled(folder: str | Path, classes: Sequence[str]) -> ImageDataset:
     known = ", ".join(classes)
     for name in class_folders(folder):
         if name not in classes:
-            raise UserError(f"{folder} has neither the images of this run nor its classes: {name!r} is none of {known}")
+            raise UserError(
+                f"{folder} has neither the images of this run nor its classes: {name!r} is none of {known}"
+            )
     dataset = list_images(folder, folder.parent, classes)
     if not dataset.files:
         raise UserError(f"there is no image in {folder}; expected folders named {known}")

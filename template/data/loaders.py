@@ -108,7 +108,12 @@ class EpochSampler(Sampler):
 
 
 def make_loaders(
-    data: DatasetSplits, train_transform: Transform, val_transform: Transform, *, seed: int = 0, **options: Any
+    data: DatasetSplits,
+    train_transform: Transform,
+    val_transform: Transform,
+    *,
+    seed: int = 0,
+    **options: Any,
 ) -> DataLoaders:
     """Return loaders of the three parts of a data set; for the options see `make_loader`."""
     sampler = EpochSampler(len(data.train), seed, data.image_weights)

@@ -114,7 +114,9 @@ def stratified_split(dataset: Dataset, fractions: Sequence[float], seed: int) ->
         deficit[part] -= 1
         parts[part].append(index)
     if not all(parts):
-        raise UserError(f"{len(targets)} images are too few for a split {tuple(fractions)}: a part would be empty")
+        raise UserError(
+            f"{len(targets)} images are too few for a split {tuple(fractions)}: a part would be empty"
+        )
     return [Subset(dataset, sorted(part)) for part in parts]
 
 
@@ -168,7 +170,9 @@ def restore_split(data: DatasetSplits, split: dict[str, list[str]], task: Task) 
         raise UserError("the split has changed and cannot be restored: the items have no unique file names")
     missing = sorted(set().union(*split.values()) - set(index))
     if missing:
-        raise UserError(f"{len(missing)} images of this run are not in the data set any more, such as {missing[0]}")
+        raise UserError(
+            f"{len(missing)} images of this run are not in the data set any more, such as {missing[0]}"
+        )
     parts = {}
     for part, names in split.items():
         parts[part] = Subset(pool, [index[name] for name in names])

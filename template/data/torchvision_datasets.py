@@ -17,7 +17,8 @@ class TorchvisionDataset(Dataset):
 
     def __init__(self, dataset: Dataset, split: str) -> None:
         self.dataset = dataset
-        self.fixed_origin = f"{type(dataset).__name__} in {Path(dataset.root).resolve()}"  # its images never change
+        # its images never change
+        self.fixed_origin = f"{type(dataset).__name__} in {Path(dataset.root).resolve()}"
         targets = dataset.targets if hasattr(dataset, "targets") else dataset._labels
         self.targets = torch.as_tensor(targets).tolist()
         self.files = [f"{split}/{i}" for i in range(len(self.targets))]
@@ -35,7 +36,8 @@ class TorchvisionSource:
     """Entry of `DATASETS` that reads a data set of torchvision when it is called."""
 
     dataset_class: type[Dataset]
-    splits: dict[str, dict]  # arguments of dataset_class for each split; without val, a tenth of train becomes val
+    # arguments of dataset_class for each split; without val, a tenth of train becomes val
+    splits: dict[str, dict]
     folder: str  # of torchvision's files, relative to data_dir
     image_size: int  # default side in pixels
     augmentation: str  # default
@@ -43,7 +45,9 @@ class TorchvisionSource:
     def __call__(self, data_dir: Path) -> DatasetSplits:
         parts = {split: self.read(data_dir, split) for split in self.splits}
         train, val, test = parts["train"], parts.get("val"), parts["test"]
-        return DatasetSplits(train, val, test, list(train.dataset.classes), self.image_size, self.augmentation)
+        return DatasetSplits(
+            train, val, test, list(train.dataset.classes), self.image_size, self.augmentation
+        )
 
     def read(self, data_dir: Path, split: str) -> TorchvisionDataset:
         folder = data_dir / self.folder

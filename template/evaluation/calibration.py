@@ -36,8 +36,10 @@ class Calibration:
     """Calibration of a network, fitted on the validation set; the default one changes nothing."""
 
     temperature: float = 1.0  # divides the logits before they become probabilities
-    max_error: float | None = None  # largest share of all images that may get a wrong answer; None for multilabel
-    confidence_threshold: float | None = None  # lowest confidence of an answer; None: no guarantee, all are given
+    # largest share of all images that may get a wrong answer; None for multilabel
+    max_error: float | None = None
+    # lowest confidence of an answer; None: no guarantee, all are given
+    confidence_threshold: float | None = None
     n_images: int = 0  # in the validation set
     n_answered: int = 0
     n_wrong: int = 0  # among those answered

@@ -29,7 +29,11 @@ MAX_NAMES = 125  # on an axis
 # Class names can be in any script: installed fonts are used for those that DejaVu Sans lacks.
 SCRIPTS = ("CJK", "Hei", "PingFang", "YaHei", "Hiragino", "Gothic", "Arial Unicode", "Noto Sans")
 FONTS = {font.name for font in fontManager.ttflist if any(script in font.name for script in SCRIPTS)}
-NAME_STYLE: dict[str, Any] = {"fontsize": 8, "fontfamily": ["DejaVu Sans", *sorted(FONTS)], "parse_math": False}
+NAME_STYLE: dict[str, Any] = {
+    "fontsize": 8,
+    "fontfamily": ["DejaVu Sans", *sorted(FONTS)],
+    "parse_math": False,
+}
 
 
 def image_grid(images: Sequence[Any], titles: Sequence[str]) -> Figure:
@@ -52,7 +56,8 @@ def batch_grid(dl: DataLoader, n: int = 16) -> Figure:
 
     A loader that shuffles gives its next batch, any other one images from all of its dataset.
     """
-    if isinstance(dl.sampler, (SequentialSampler, ShardedSequentialSampler)):  # a batch may hold one class only
+    # a batch may hold one class only
+    if isinstance(dl.sampler, (SequentialSampler, ShardedSequentialSampler)):
         size = len(dl.dataset)
         n = min(n, size)
         items = [dl.dataset[i * size // n] for i in range(n)]
@@ -84,14 +89,17 @@ def run_figures(run: Run, scores: Scores) -> dict[str, Figure]:
         "reliability": reliability(scores.confidence.ravel(), scores.correct.ravel()),
     }
     if calibration.max_error is not None:
-        figures["risk_coverage"] = risk_coverage(scores.confidence, scores.correct, calibration.confidence_threshold)
+        figures["risk_coverage"] = risk_coverage(
+            scores.confidence, scores.correct, calibration.confidence_threshold
+        )
     return figures
 
 
 def curves(log: pd.DataFrame, best_epoch: int) -> Figure:
     """Plot loss, accuracy and learning rate over the epochs; a line marks the best epoch."""
     figure = Figure(figsize=(9.5, 2.9), **LAYOUT)
-    lr_columns = [column for column in log if column.startswith("lr")]  # several if layers have rates of their own
+    # several if layers have rates of their own
+    lr_columns = [column for column in log if column.startswith("lr")]
     panels = {"loss": ["loss", "val_loss"], "accuracy": ["acc", "val_acc"], "learning rate": lr_columns}
     for axes, (title, columns) in zip(figure.subplots(1, 3), panels.items(), strict=True):
         axes.plot(log["epoch"], log[columns], marker=".", label=columns)

@@ -37,7 +37,9 @@ class Scores:
     def __str__(self) -> str:
         correct = self.correct
         metrics = self.metrics
-        text = f"accuracy {metrics['acc']:.4f} ({correct.sum()} of {correct.size}), macro F1 {metrics['f1']:.4f}"
+        text = (
+            f"accuracy {metrics['acc']:.4f} ({correct.sum()} of {correct.size}), macro F1 {metrics['f1']:.4f}"
+        )
         if self.task.multilabel:
             text += f", exact match {metrics['exact_match']:.4f}"
         return text
@@ -117,7 +119,8 @@ def predictions_table(scores: Scores, dataset: Dataset) -> pd.DataFrame:
     }
     columns = [f"p_{name}" for name in task.classes]
     probabilities = pd.DataFrame(scores.probabilities, columns=columns)
-    return pd.DataFrame(table, dtype=object).join(probabilities)  # not str: a file name need not be valid UTF-8
+    # not str: a file name need not be valid UTF-8
+    return pd.DataFrame(table, dtype=object).join(probabilities)
 
 
 def load_scores(run: Run) -> Scores:
@@ -129,12 +132,16 @@ def load_scores(run: Run) -> Scores:
     task = load_task(run)
     try:
         # Classes may be called NA, null or 001.
-        table = pd.read_csv(run.predictions, dtype=object, keep_default_na=False, encoding_errors="surrogateescape")
+        table = pd.read_csv(
+            run.predictions, dtype=object, keep_default_na=False, encoding_errors="surrogateescape"
+        )
         labels = np.array([task.parse(text) for text in table["true"]])
         predicted = np.array([task.parse(text) for text in table["predicted"]])
         probabilities = table[[f"p_{name}" for name in task.classes]].to_numpy(np.float32)
     except (OSError, KeyError, ValueError) as error:
-        message = f"{run.predictions} cannot be read ({format_error(error)}); finish the run with main.py --resume"
+        message = (
+            f"{run.predictions} cannot be read ({format_error(error)}); finish the run with main.py --resume"
+        )
         raise UserError(message) from error
     return Scores(task, labels, predicted, probabilities)
 

@@ -103,7 +103,9 @@ def build_network(
     if config.freeze is not None:
         freeze(network, config.freeze, config.weights or network.weights)
     if config.unfreeze_epoch and not network.n_frozen:
-        raise UserError(f"--unfreeze-epoch {config.unfreeze_epoch}: nothing is frozen; add --weights or --freeze")
+        raise UserError(
+            f"--unfreeze-epoch {config.unfreeze_epoch}: nothing is frozen; add --weights or --freeze"
+        )
     if config.normalize == "data":
         if not statistics:
             raise UserError("--normalize data needs the check of the images, data/check.py")
@@ -116,11 +118,15 @@ def build_network(
 def freeze(network: Classifier, stages: Any, weights: str) -> None:
     """Freeze all of the backbone, none of it or so many stages; refuse to freeze what has not been trained."""
     if weights == "none" and stages not in ("none", 0):
-        raise UserError(f"--freeze {stages}: without weights the backbone has not been trained; add --weights")
+        raise UserError(
+            f"--freeze {stages}: without weights the backbone has not been trained; add --weights"
+        )
     network.freeze({"all": None, "none": 0}.get(stages, stages))
     for name, parameter in network.named_parameters():
         if name in network.missing_keys and not parameter.requires_grad:
-            raise UserError(f"--freeze {stages}: {name} is not in {weights}, so it has to be trained; freeze less")
+            raise UserError(
+                f"--freeze {stages}: {name} is not in {weights}, so it has to be trained; freeze less"
+            )
 
 
 def load_best(network: Classifier, run: Run) -> None:

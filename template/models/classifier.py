@@ -103,7 +103,8 @@ class Classifier(nn.Module):
         if n > len(stages):
             raise UserError(f"--freeze {n}: the backbone of this network has {len(stages)} stages")
         self.n_frozen = n
-        self.backbone.requires_grad_(n == 0)  # a parameter of no stage, such as a class token, is frozen with the first
+        # a parameter of no stage, such as a class token, is frozen with the first
+        self.backbone.requires_grad_(n == 0)
         for stage in stages[n:]:
             stage.requires_grad_(True)
         return self.train(self.training)
@@ -143,9 +144,13 @@ def load_weights(network: Classifier, file: Path) -> list[str]:
         state = torch.load(file, map_location="cpu", weights_only=True)
         if not any(name.startswith("backbone.") for name in state):
             state = {f"backbone.{name}": value for name, value in state.items()}
-        matching = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+        matching = {
+            name: value for name, value in state.items() if name in own and own[name].shape == value.shape
+        }
     except Exception as error:  # which one depends on what the file holds
-        raise UserError(f"{file} is not a state dict, a dict from names to tensors ({type(error).__name__})") from error
+        raise UserError(
+            f"{file} is not a state dict, a dict from names to tensors ({type(error).__name__})"
+        ) from error
 
     if not any(name.startswith("backbone.") and value.ndim for name, value in matching.items()):
         reason = "no tensor has the name and the shape of one of the backbone"

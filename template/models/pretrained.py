@@ -47,7 +47,9 @@ def imagenet_weights(name: str) -> torchvision.models.WeightsEnum:
 
 def remove_head(network: nn.Module) -> int:
     """Replace the last linear or convolutional layer by the identity, and return the width of its input."""
-    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+    layers = [
+        (name, layer) for name, layer in network.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))
+    ]
     name, head = layers[-1]
     network.set_submodule(name, nn.Identity())
     return head.in_features if isinstance(head, nn.Linear) else head.in_channels
@@ -62,7 +64,9 @@ def timm_model(name: str, n_classes: int, pretrained: bool = True) -> Classifier
         backbone = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except Exception as error:
         reason = format_error(error)
-        raise WeightsError(f"the weights of timm/{name} are not available ({reason}); try --weights none") from error
+        raise WeightsError(
+            f"the weights of timm/{name} are not available ({reason}); try --weights none"
+        ) from error
     preset = timm.data.resolve_model_data_config(backbone)
     with torch.no_grad():
         n_features = backbone.eval()(torch.zeros(1, *preset["input_size"])).shape[1]

@@ -23,7 +23,9 @@ def summarize(network: nn.Module, image_size: int) -> str:
     table = io.StringIO()
     try:
         with redirect_stdout(table):
-            torchsummary.summary(copy.deepcopy(network).cpu().eval(), (3, image_size, image_size), device="cpu")
+            torchsummary.summary(
+                copy.deepcopy(network).cpu().eval(), (3, image_size, image_size), device="cpu"
+            )
     except Exception as error:
         logger.warning("torchsummary does not support this network (%s)", format_error(error))
         table = io.StringIO()

@@ -41,7 +41,9 @@ def apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than these trainings do: only tests that are marked `draws` get more than a dot."""
     if not request.node.get_closest_marker("draws"):
-        monkeypatch.setattr(Figure, "savefig", lambda _, file, **__: Image.new("RGB", (1, 1)).save(file, "PNG"))
+        monkeypatch.setattr(
+            Figure, "savefig", lambda _, file, **__: Image.new("RGB", (1, 1)).save(file, "PNG")
+        )
 
 
 @pytest.fixture
@@ -53,7 +55,9 @@ def project(tmp_path: Path) -> Project:
 @pytest.fixture
 def train(photos: Path, project: Project, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
     """Runs main.py's function on the small data set: a narrow MyCNN, 32 px, two epochs, unless told otherwise."""
-    monkeypatch.setitem(main_models(), "my_cnn", lambda n_classes, pretrained=False: MyCNN(n_classes, pretrained, 8))
+    monkeypatch.setitem(
+        main_models(), "my_cnn", lambda n_classes, pretrained=False: MyCNN(n_classes, pretrained, 8)
+    )
 
     def call(**options) -> Run:
         defaults = {

@@ -34,7 +34,9 @@ class OneImage(Dataset):
 
 def views(loader) -> list[str]:
     """Return a digest of each image of an epoch."""
-    return [hashlib.sha256(image.numpy().tobytes()).hexdigest()[:16] for images, _ in loader for image in images]
+    return [
+        hashlib.sha256(image.numpy().tobytes()).hexdigest()[:16] for images, _ in loader for image in images
+    ]
 
 
 def loaders(workers: int, seed: int = 0, transforms=None):
@@ -82,7 +84,9 @@ def test_augmentation_does_not_change_the_global_generator():
 
 AUGMENTERS = {
     "custom seed": iaa.Sequential([iaa.Affine(rotate=(-30, 30), seed=1)], seed=2),
-    "nested": iaa.Sequential([iaa.SomeOf(1, [iaa.AdditiveGaussianNoise(scale=(5, 20)), iaa.CoarseDropout(0.2)])]),
+    "nested": iaa.Sequential(
+        [iaa.SomeOf(1, [iaa.AdditiveGaussianNoise(scale=(5, 20)), iaa.CoarseDropout(0.2)])]
+    ),
     "copied random states": iaa.Sequential([iaa.PerspectiveTransform(0.1), iaa.PerspectiveTransform(0.1)]),
     "hidden parts": iaa.MultiplyAndAddToBrightness(),
     "random order": iaa.Sequential([iaa.Affine(rotate=(-9, 9)), iaa.GaussianBlur((0, 2))], random_order=True),
@@ -93,7 +97,9 @@ AUGMENTERS = {
 def test_any_augmenter_of_imgaug_differs_and_repeats(name):
     from torchvision.transforms import v2
 
-    pipeline = v2.Compose([v2.Resize(48), v2.CenterCrop(48), ImgAugTransform(AUGMENTERS[name]), v2.PILToTensor()])
+    pipeline = v2.Compose(
+        [v2.Resize(48), v2.CenterCrop(48), ImgAugTransform(AUGMENTERS[name]), v2.PILToTensor()]
+    )
     first = views(loaders(4, transforms=(pipeline, pipeline)).train)
     assert len(set(first)) > 24  # a few may coincide where little is drawn
     pipeline = pickle.loads(pickle.dumps(pipeline))  # as a worker gets it where processes are not forked
@@ -111,7 +117,8 @@ def test_transforms_return_uint8_at_224():
 @pytest.mark.parametrize("size", [(300, 150), (150, 300)])
 def test_aspect_ratio_is_kept(size):
     image = Image.new("RGB", size, "black")
-    image.paste("white", (size[0] // 2 - 30, size[1] // 2 - 30, size[0] // 2 + 30, size[1] // 2 + 30))  # a square
+    # a square
+    image.paste("white", (size[0] // 2 - 30, size[1] // 2 - 30, size[0] // 2 + 30, size[1] // 2 + 30))
     _, val = get_transforms(112)
     white = val(image)[0] > 127
     height, width = white.any(dim=1).sum().item(), white.any(dim=0).sum().item()

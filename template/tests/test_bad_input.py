@@ -38,7 +38,9 @@ def run_main(project: Project, photos: Path, exit_of):
         chosen = [word for i in range(0, len(small), 2) for word in small[i : i + 2] if small[i] not in words]
         if "--trackers" not in words:
             chosen += ["--trackers", "none"]
-        return exit_of(lambda config: main_script.main(config, project), lambda: parse_config([*words, *chosen]))
+        return exit_of(
+            lambda config: main_script.main(config, project), lambda: parse_config([*words, *chosen])
+        )
 
     return call
 
@@ -118,7 +120,9 @@ def test_wrong_folders(run_main, project, photos, tmp_path):
     for name in ("train", "val"):
         (folder / name).rename(folder / name.title())
     assert_refused(run_main("--data-dir", str(folder)), project, "Train", "/train/<class>/")
-    assert_refused(run_main("--data-dir", str(photos / "val" / "hero")), project, "no image in class folders", "hero")
+    assert_refused(
+        run_main("--data-dir", str(photos / "val" / "hero")), project, "no image in class folders", "hero"
+    )
     folder = tmp_path / "loose"
     for name in ("train", "val"):
         shutil.copytree(photos / "val" / "hero", folder / name)
@@ -132,7 +136,9 @@ def test_pretrained_weights_that_cannot_be_had(run_main, project, monkeypatch):
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
-    assert_refused(run_main("--model", "resnet18"), project, "ImageNet weights", "--weights FILE", "--weights none")
+    assert_refused(
+        run_main("--model", "resnet18"), project, "ImageNet weights", "--weights FILE", "--weights none"
+    )
 
 
 def test_weights_that_do_not_fit(run_main, project, tmp_path):
@@ -148,7 +154,9 @@ def test_a_download_that_left_nonsense_behind(run_main, project, tmp_path):
 
 
 def test_a_last_batch_that_batchnorm_cannot_train_on(run_main, project):
-    assert_refused(run_main("--image-size", "8", "--batch-size", "23"), project, "(1, 3, 8, 8)", "--batch-size")
+    assert_refused(
+        run_main("--image-size", "8", "--batch-size", "23"), project, "(1, 3, 8, 8)", "--batch-size"
+    )
     assert run_main("--image-size", "8", "--batch-size", "12") == (0, "")
 
 
@@ -228,7 +236,8 @@ def test_classes_that_have_changed_since(train, exit_of, photos, tmp_path, proje
 def test_a_message_keeps_its_culprit():
     assert str(UserError("first line\nsecond line")) == "first line second line"
     assert (
-        str(UserError("Caught UserError in worker 0.\nTraceback:\nutils.UserError: no such file\n")) == "no such file"
+        str(UserError("Caught UserError in worker 0.\nTraceback:\nutils.UserError: no such file\n"))
+        == "no such file"
     )
 
 
@@ -303,19 +312,25 @@ def test_odd_names_and_odd_pictures_train(run_main, project, tmp_path):
 SCRIPTS = ("main.py", "evaluate.py", "predict.py", "export.py", "compare.py")
 
 
-@pytest.mark.parametrize("script", [script for script in SCRIPTS if (HERE / script).exists()])  # some may be deleted
+# some may be deleted
+@pytest.mark.parametrize("script", [script for script in SCRIPTS if (HERE / script).exists()])
 def test_help_needs_nothing_heavy(script, tmp_path):
     words = [sys.executable, "-X", "importtime", str(HERE / script), "--help"]
     environment = {**os.environ, "COLUMNS": "80"}
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout
-    headings = [line.strip() for line in done.stdout.splitlines() if line in (" data", " network", " training", " run")]
+    headings = [
+        line.strip()
+        for line in done.stdout.splitlines()
+        if line in (" data", " network", " training", " run")
+    ]
     assert len(headings) == (4 if script == "main.py" else 0)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "tyro" in imported
     assert not {"torch", "poutyne", "imgaug", "comet_ml", "matplotlib", "numpy"} & imported
-    assert all(len(line) <= 80 for line in done.stdout.splitlines() if "usage" not in line)  # that names all options
+    # that names all options
+    assert all(len(line) <= 80 for line in done.stdout.splitlines() if "usage" not in line)
 
 
 def test_an_unknown_option_gets_a_suggestion(tmp_path):
@@ -392,7 +407,8 @@ def test_a_resume_that_fails_leaves_the_run_as_it_was(train, project, exit_of, m
 
     def resumed(*words):
         return exit_of(
-            lambda c: main_script.main(c, project), lambda: parse_config(["--resume", str(run.folder), *words])
+            lambda c: main_script.main(c, project),
+            lambda: parse_config(["--resume", str(run.folder), *words]),
         )
 
     monkeypatch.setitem(callbacks.TRACKERS, "wandb", missing)
@@ -407,7 +423,9 @@ def test_a_resume_that_fails_leaves_the_run_as_it_was(train, project, exit_of, m
     assert resumed("--epochs", "3")[0] == 0
 
 
-def test_a_folder_that_is_named_gets_nothing_downloaded_or_drawn_into_it(train, photos, tmp_path, monkeypatch):
+def test_a_folder_that_is_named_gets_nothing_downloaded_or_drawn_into_it(
+    train, photos, tmp_path, monkeypatch
+):
     import data
     from core.files import write_json
 
@@ -422,7 +440,9 @@ def test_a_folder_that_is_named_gets_nothing_downloaded_or_drawn_into_it(train, 
             Image.open(photos / "val" / label / "000.jpg").save(folder / label / "1.jpg")
         files = sorted(folder.rglob("*"))
         if name == "demo":
-            monkeypatch.setattr(sys.modules["data.demo"], "draw_demo", lambda *_: pytest.fail("it would be drawn"))
+            monkeypatch.setattr(
+                sys.modules["data.demo"], "draw_demo", lambda *_: pytest.fail("it would be drawn")
+            )
         else:
             monkeypatch.setitem(data.DATASETS, name, lambda *_: pytest.fail("it would be downloaded"))
         evaluate.main(evaluate.Options(run.folder, data_dir=folder, num_workers=0, device="cpu"))

@@ -136,7 +136,9 @@ def test_truncated_images_are_named(photos, tmp_path):
 def test_a_broken_image_in_a_worker_is_still_one_line(photos, tmp_path):
     folder = broken_copy(photos, tmp_path / "data")
     (folder / "train" / "hero" / "000.jpg").write_bytes(b"")
-    train_dl, _, _ = get_dataloaders(folder / "train", folder / "val", num_workers=1, persistent_workers=False)
+    train_dl, _, _ = get_dataloaders(
+        folder / "train", folder / "val", num_workers=1, persistent_workers=False
+    )
     with pytest.raises(UserError) as caught:
         list(train_dl)
     assert str(caught.value).startswith("cannot read the image")
@@ -210,7 +212,9 @@ def test_val_is_split_in_two_stratified_and_by_seed(photos):
     data = get_data("imagefolder", photos)
     val, test = get_file_names(data.val), get_file_names(data.test)
     assert sorted(val + test) == sorted(f"val/{c}/{i:03}.jpg" for c in ("helmet", "hero") for i in range(8))
-    assert get_labels(data.val).count(0) == get_labels(data.val).count(1) == get_labels(data.test).count(0) == 4
+    assert (
+        get_labels(data.val).count(0) == get_labels(data.val).count(1) == get_labels(data.test).count(0) == 4
+    )
     torch.manual_seed(99)  # whatever state torch's own generator is in
     assert get_file_names(get_data("imagefolder", photos).test) == test
     assert get_file_names(get_data("imagefolder", photos, seed=1).test) != test

@@ -78,7 +78,10 @@ def test_networks_normalise_bytes_and_have_as_many_outputs_as_classes(name):
     torch.manual_seed(0)
     network = get_model(name, 7, "none").eval()
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    mean, std = (
+        torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1),
+        torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1),
+    )
     with torch.no_grad():
         by_hand = network.head(network.backbone((images / 255 - mean) / std))
         assert network(images).shape == (2, 7)
@@ -187,7 +190,14 @@ def simulate(config: Config, run: Run, losses: list[float], accuracies: list[flo
         accuracy = (accuracies or [0.8] * len(losses))[epoch - 1]
         callbacks.on_epoch_end(
             epoch,
-            {"epoch": epoch, "time": 1.0, "loss": loss, "acc": accuracy, "val_loss": loss, "val_acc": accuracy},
+            {
+                "epoch": epoch,
+                "time": 1.0,
+                "loss": loss,
+                "acc": accuracy,
+                "val_loss": loss,
+                "val_acc": accuracy,
+            },
         )
         rates.append(model.optimizer.param_groups[0]["lr"])
         if model.stop_training:
@@ -355,13 +365,19 @@ def test_a_resumed_run_equals_one_never_stopped(train, project, monkeypatch, mod
 
 def test_resume_refuses_what_would_change_the_run(train, exit_of):
     run = train(epochs=1)
-    code, error = exit_of(lambda config: None, lambda: parse_config(["--resume", str(run.folder), "--lr", "0.5"]))
+    code, error = exit_of(
+        lambda config: None, lambda: parse_config(["--resume", str(run.folder), "--lr", "0.5"])
+    )
     assert code == 2
     assert "--lr" in error
-    code, error = exit_of(lambda config: None, lambda: parse_config(["--resume", str(run.folder), "--resize", "pad"]))
+    code, error = exit_of(
+        lambda config: None, lambda: parse_config(["--resume", str(run.folder), "--resize", "pad"])
+    )
     assert code == 2
     assert "--resize pad cannot be changed" in error
-    code, error = exit_of(lambda config: None, lambda: parse_config(["--resume", str(run.folder), "--epochs", "0"]))
+    code, error = exit_of(
+        lambda config: None, lambda: parse_config(["--resume", str(run.folder), "--epochs", "0"])
+    )
     assert code == 2
     longer = parse_config(["--resume", str(run.folder), "--epochs", "9"])
     assert (longer.epochs, longer.patience) == (9, 1)
@@ -407,7 +423,8 @@ def test_a_validation_set_smaller_than_a_batch(train, photos, tmp_path):
             path.unlink()
     for path in sorted((folder / "train" / "hero").iterdir())[6:]:
         path.unlink()
-    run = train(data_dir=folder, epochs=1, image_size=8, batch_size=18)  # BatchNorm needs two values, 8 px leave one
+    # BatchNorm needs two values, 8 px leave one
+    run = train(data_dir=folder, epochs=1, image_size=8, batch_size=18)
     assert read(run.metrics)["epochs"] == 1
 
 
@@ -422,7 +439,9 @@ def test_evaluate_gives_the_figures_of_main_and_leaves_them_alone(train):
     assert run.metrics.read_bytes() == before
 
 
-def test_evaluate_finds_pictures_that_moved_and_scores_any_folder_of_classes(train, photos, tmp_path, exit_of):
+def test_evaluate_finds_pictures_that_moved_and_scores_any_folder_of_classes(
+    train, photos, tmp_path, exit_of
+):
     run = train()
     moved = tmp_path / "moved"
     shutil.copytree(photos, moved)
@@ -449,7 +468,9 @@ def test_predict_needs_the_run_folder_alone_and_keeps_its_word(train, photos, tm
     shutil.copytree(photos / "val", pictures)
     out = tmp_path / "out.csv"
     predict.main(
-        predict.Options(moved.folder, (pictures, pictures / "hero" / "000.jpg"), csv=out, batch_size=3, device="cpu")
+        predict.Options(
+            moved.folder, (pictures, pictures / "hero" / "000.jpg"), csv=out, batch_size=3, device="cpu"
+        )
     )
     with open(out, newline="") as file:
         rows = list(csv.DictReader(file))
@@ -461,7 +482,9 @@ def test_predict_needs_the_run_folder_alone_and_keeps_its_word(train, photos, tm
         name = str(row["file"]).split("pictures/")[1]
         if name in known:
             assert row["class"] == known[name]["predicted"]
-            assert float(row["probability"]) == pytest.approx(float(known[name][f"p_{row['class']}"]), abs=1e-4)
+            assert float(row["probability"]) == pytest.approx(
+                float(known[name][f"p_{row['class']}"]), abs=1e-4
+            )
     assert "000.jpg" in capsys.readouterr().out
 
 
@@ -476,7 +499,9 @@ def test_predict_names_what_it_cannot_read_and_goes_on(train, photos, tmp_path, 
     assert code == 1
     assert "000.jpg" in error
     assert len(out.read_text().splitlines()) == 1 + 7
-    code, error = exit_of(predict.main, lambda: predict.Options(run.folder, (tmp_path / "nothing",), device="cpu"))
+    code, error = exit_of(
+        predict.main, lambda: predict.Options(run.folder, (tmp_path / "nothing",), device="cpu")
+    )
     assert (code, len(error.splitlines())) == (2, 1)
 
 
@@ -541,8 +566,15 @@ def test_importing_does_nothing(tmp_path):
         "import main, evaluate, predict\n"
     )
     before = sorted(path for path in HERE.rglob("*") if "__pycache__" not in path.parts)
-    environment = {**os.environ, "PYTHONPATH": str(HERE), "HOME": str(tmp_path), "TORCH_HOME": str(tmp_path / "torch")}
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(HERE),
+        "HOME": str(tmp_path),
+        "TORCH_HOME": str(tmp_path / "torch"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert not (tmp_path / "torch").exists()

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from config import Config
 from core.environment import local_rank, local_world_size, versions
-from core.errors import UserError
+from core.errors import UserError, format_error
 from core.files import digest
 from core.processes import barrier, broadcast_object
 from core.progress import progress_bar
@@ -42,7 +42,12 @@ class FeatureStore:
     """
 
     def __init__(self, folder: Path, n_features: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"the cache {folder} cannot be made ({format_error(error)}); delete it"
+            ) from error
         self.folder = folder
         self.record = np.dtype([("key", "S16"), ("features", np.float16, (n_features,))])
         self.load()
@@ -52,7 +57,7 @@ class FeatureStore:
         self.files: list[np.ndarray] = []
         for path in sorted(self.folder.glob("*.records")):
             n_records = path.stat().st_size // self.record.itemsize
-            if n_records:
+            if path.is_file() and n_records:
                 self.files.append(np.memmap(path, self.record, "r", shape=n_records))
         keys = [np.empty(0, "S16"), *(file["key"] for file in self.files)]
         self.keys, self.rows = np.unique(np.concatenate(keys), return_index=True)
@@ -86,7 +91,9 @@ class FeatureLoader:
     With `views=0`, the features are those of the images themselves, in full precision.
     """
 
-    def __init__(self, network: Classifier, loader: DataLoader, cache_dir: Path, views: int = 0, seed: int = 0) -> None:
+    def __init__(
+        self, network: Classifier, loader: DataLoader, cache_dir: Path, views: int = 0, seed: int = 0
+    ) -> None:
         self.network = network
         self.loader = loader
         self.bf16 = network.bf16 and views > 0
@@ -161,11 +168,15 @@ class FeatureLoader:
                 start += len(images)
                 if not targets.equal(self.targets[batch]):
                     advice = "make dataset[i] return the same one, or leave out the feature cache with --cached-views 0"
-                    raise UserError(f"an image of this dataset has another label each time it is read; {advice}")
+                    raise UserError(
+                        f"an image of this dataset has another label each time it is read; {advice}"
+                    )
                 images = images.flatten(0, 1).to(self.device)  # (images, views, 3, H, W) → (N, 3, H, W)
                 features = self.network.features(images, self.bf16).half().cpu()
                 if not features.isfinite().all():
-                    raise UserError("the features are not finite in float16; check the weights, or --freeze less")
+                    raise UserError(
+                        "the features are not finite in float16; check the weights, or --freeze less"
+                    )
                 yield self.keys[batch].ravel(), features
                 progress.update(len(batch))
 
@@ -204,5 +215,6 @@ def fingerprint(network: Classifier, dataset: TransformedDataset, device: str, b
     for seed in range(8):
         with isolated_rng(seed):
             parts.append(dataset.transform(image).numpy().tobytes())
-    parts.append(re.sub(" at 0x[0-9a-f]+", "", str(dataset.transform)))  # imgaug's text changes with its first use
+    # imgaug's text changes with its first use
+    parts.append(re.sub(" at 0x[0-9a-f]+", "", str(dataset.transform)))
     return digest(*parts)

@@ -26,7 +26,9 @@ def find_lr(model: Model, loader: Iterable, file: Path, steps: int = 100) -> flo
         A tenth of the learning rate with the lowest loss: the loss still falls fast there, and is far from exploding.
     """
     if world_size() > 1:
-        raise UserError("--find-lr works in one process: find the learning rate without torchrun, then train with it")
+        raise UserError(
+            "--find-lr works in one process: find the learning rate without torchrun, then train with it"
+        )
     before = copy.deepcopy((model.network.state_dict(), model.optimizer.state_dict()))
     groups = model.optimizer.param_groups
     ratios = [group["lr"] / groups[0]["lr"] for group in groups]

@@ -47,7 +47,9 @@ def mix_batches(
     if config.mixup == "none":
         return loaders
     if config.cached_views:
-        raise UserError(f"--cached-views {config.cached_views}: --mixup {config.mixup} needs the images; leave it out")
+        raise UserError(
+            f"--cached-views {config.cached_views}: --mixup {config.mixup} needs the images; leave it out"
+        )
     transform = lookup(config.mixup, MIXES, "mixup")(num_classes=len(loaders.classes))
     try:
         logits = torch.zeros(2, len(loaders.classes), device=device)

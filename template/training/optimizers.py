@@ -101,7 +101,9 @@ def layerwise_param_groups(network: Classifier, lr: float) -> list[dict[str, Any
     Fine-tuning for Text Classification", ACL 2018). "unfrozen_lr" is the learning rate of a group once a stage trains:
     larger ones make both the head and the stage forget.
     """
-    groups: list[dict[str, Any]] = [{"params": list(network.head.parameters()), "lr": lr, "unfrozen_lr": lr / 30}]
+    groups: list[dict[str, Any]] = [
+        {"params": list(network.head.parameters()), "lr": lr, "unfrozen_lr": lr / 30}
+    ]
     for depth, stage in enumerate(reversed(network.stages())):
         stage_lr = lr / 100 / 2.6**depth
         groups.append({"params": list(stage.parameters()), "lr": stage_lr, "unfrozen_lr": stage_lr})

@@ -64,4 +64,6 @@ def check_batch(network: torch.nn.Module, loader: DataLoader, smallest: int = 2)
         ) from error
     expected = (len(images), len(loader.dataset.classes))
     if tuple(logits.shape) != expected:
-        raise UserError(f"the network returns {tuple(logits.shape)} for {len(images)} images; expected is {expected}")
+        raise UserError(
+            f"the network returns {tuple(logits.shape)} for {len(images)} images; expected is {expected}"
+        )

@@ -48,7 +48,9 @@ def test_the_sampler_draws_small_classes_as_often_as_large_ones(uneven):
 def test_a_loss_that_takes_no_weights_says_so(train, uneven, monkeypatch):
     from losses import LOSSES
 
-    monkeypatch.setitem(LOSSES, "plain", lambda logits, labels: torch.nn.functional.cross_entropy(logits, labels))
+    monkeypatch.setitem(
+        LOSSES, "plain", lambda logits, labels: torch.nn.functional.cross_entropy(logits, labels)
+    )
     with pytest.raises(UserError, match="'plain' takes no class weights"):
         train(data_dir=uneven, epochs=1, loss="plain", balance="weights")
     train(data_dir=uneven, epochs=1, loss="plain", balance="sampler")

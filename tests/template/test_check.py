@@ -81,7 +81,9 @@ def test_planted_faults_are_all_found(spoiled, tmp_path):
     assert set(findings.unreadable) == {"val/helmet/004.jpg", "test/helmet/empty.jpg"}
     bytes_twice = frozenset({"train/hero/000.jpg", "val/hero/same bytes.jpg"})
     encoded = frozenset({"train/hero/001.jpg", "test/hero/re-encoded.png", "test/hero/re-encoded.jpg"})
-    resized = frozenset({"train/hero/002.jpg", "train/hero/double.webp", "val/hero/half.jpg", "test/hero/grey.png"})
+    resized = frozenset(
+        {"train/hero/002.jpg", "train/hero/double.webp", "val/hero/half.jpg", "test/hero/grey.png"}
+    )
     labelled = frozenset({"train/hero/003.jpg", "train/helmet/other label.jpg"})
     assert files(findings.duplicates) == {bytes_twice, encoded, resized, labelled}
     assert files(findings.leaks) == {bytes_twice, encoded, resized}
@@ -102,7 +104,8 @@ def test_colours_count_and_a_film_is_one_group(tmp_path):
 
     frame = np.asarray(discs[0], dtype=int)
     frames = [
-        Image.fromarray((frame + rng.normal(0, 3, frame.shape)).clip(0, 255).astype(np.uint8)) for _ in range(900)
+        Image.fromarray((frame + rng.normal(0, 3, frame.shape)).clip(0, 255).astype(np.uint8))
+        for _ in range(900)
     ]
     assert [len(group) for group in duplicates_of(frames)] == [900]
 
@@ -137,7 +140,9 @@ def test_a_class_of_a_table_that_is_missing_somewhere(clean, tmp_path, caplog):
     with pytest.raises(UserError, match="no image in val: hero"):
         check(Config(strict=True), get_data("csv", table), tmp_path / "cache")
     table.write_text(
-        "\n".join(["file,label,split", *(row for row in rows if "hero" not in row), "val/hero/1.jpg,hero,val"])
+        "\n".join(
+            ["file,label,split", *(row for row in rows if "hero" not in row), "val/hero/1.jpg,hero,val"]
+        )
     )
     shutil.copy(clean / "val" / "hero" / "001.jpg", table.parent / "val" / "hero" / "1.jpg")
     with pytest.raises(UserError, match="no image in train: hero"):
@@ -156,7 +161,9 @@ def test_a_class_that_is_missing_somewhere(spoiled, tmp_path):
 def test_two_labels_for_one_file_of_a_table(clean, tmp_path):
     rows = [f"train/{c}/{i:03}.jpg,{c}" for c in ("helmet", "hero") for i in range(20)]
     table = Path(shutil.copytree(clean, tmp_path / "data")) / "labels.csv"
-    table.write_text("\n".join(["file,label", *rows, "train/hero/000.jpg,helmet", "train/hero/gone.jpg,hero"]))
+    table.write_text(
+        "\n".join(["file,label", *rows, "train/hero/000.jpg,helmet", "train/hero/gone.jpg,hero"])
+    )
     findings = findings_of(table.parent, tmp_path, "csv")
     (group,) = findings.label_conflicts
     assert sorted((item["file"], item["label"]) for item in group) == [
@@ -170,7 +177,9 @@ def test_two_labels_for_one_file_of_a_table(clean, tmp_path):
 def test_mean_and_std_are_those_of_the_training_images(spoiled, tmp_path):
     for path in spoiled.rglob("*.jpg"):
         colour = (10, 100, 200) if path.parent.name == "hero" else (50, 100, 0)
-        Image.new("RGB", (64, 48), colour if "train" in path.parts else "white").save(path.with_suffix(".png"))
+        Image.new("RGB", (64, 48), colour if "train" in path.parts else "white").save(
+            path.with_suffix(".png")
+        )
         path.unlink()
     findings = findings_of(spoiled, tmp_path)
     assert findings.mean == pytest.approx([30 / 255, 100 / 255, 100 / 255], abs=1e-3)
@@ -180,7 +189,9 @@ def test_mean_and_std_are_those_of_the_training_images(spoiled, tmp_path):
 def test_unchanged_images_are_not_read_again(spoiled, tmp_path, monkeypatch):
     computed = []
     real = data.duplicates.compute_image_stats
-    monkeypatch.setattr(data.duplicates, "compute_image_stats", lambda *args: computed.append(args) or real(*args))
+    monkeypatch.setattr(
+        data.duplicates, "compute_image_stats", lambda *args: computed.append(args) or real(*args)
+    )
     first = findings_of(spoiled, tmp_path)
     assert len(computed) == 72
     assert findings_of(spoiled, tmp_path) == first
@@ -256,7 +267,15 @@ def test_the_command_tells_and_writes_what_it_found(spoiled, tmp_path, project, 
     shutil.copy(spoiled / "train" / "hero" / "000.jpg", spoiled / "val" / "hero" / "leak.jpg")
     ignore = shutil.ignore_patterns("tests", "checkpoint", "dataset", ".*", "__pycache__")
     copy = Path(shutil.copytree(HERE, tmp_path / "copy", ignore=ignore))
-    words = [sys.executable, "-m", "data.check", "--data-dir", str(spoiled), "--json", str(tmp_path / "found.json")]
+    words = [
+        sys.executable,
+        "-m",
+        "data.check",
+        "--data-dir",
+        str(spoiled),
+        "--json",
+        str(tmp_path / "found.json"),
+    ]
     done = subprocess.run(words, cwd=copy, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found.json").read_text())

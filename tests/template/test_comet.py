@@ -92,7 +92,9 @@ class Online:
     def __init__(self, **settings):
         import comet_ml
 
-        self.calls = [("start", (), {**settings, "key": comet_ml.config.get_api_key(None, comet_ml.get_config())})]
+        self.calls = [
+            ("start", (), {**settings, "key": comet_ml.config.get_api_key(None, comet_ml.get_config())})
+        ]
 
     def get_key(self):
         return "k" * 32
@@ -107,7 +109,9 @@ def test_with_a_key_in_the_projects_env_file_it_reports_online(train, project, m
     started = []
     monkeypatch.setenv("COMET_API_KEY", "")  # so that what the file adds is taken away again
     monkeypatch.delenv("COMET_API_KEY")
-    monkeypatch.setattr(comet_ml, "start", lambda **settings: started.append(Online(**settings)) or started[-1])
+    monkeypatch.setattr(
+        comet_ml, "start", lambda **settings: started.append(Online(**settings)) or started[-1]
+    )
     project.base_dir.mkdir()
     project.env_file.write_text("COMET_API_KEY=abcdefghijklmnopqrstuvwxy\n")
     run = train(trackers=("comet",))
@@ -116,8 +120,13 @@ def test_with_a_key_in_the_projects_env_file_it_reports_online(train, project, m
     settings = experiment.calls[0][2]
     assert settings["online"] is True
     assert settings["key"] == "abcdefghijklmnopqrstuvwxy"
-    assert [kwargs["epoch"] for name, _, kwargs in experiment.calls if name == "log_metrics" and kwargs] == [1, 2]
-    assert {"log_parameters", "log_confusion_matrix", "log_model"} <= {name for name, _, _ in experiment.calls}
+    assert [kwargs["epoch"] for name, _, kwargs in experiment.calls if name == "log_metrics" and kwargs] == [
+        1,
+        2,
+    ]
+    assert {"log_parameters", "log_confusion_matrix", "log_model"} <= {
+        name for name, _, _ in experiment.calls
+    }
     assert experiment.calls[-1][0] == "end"
     assert experiment.url in caplog.text
     assert not list((run / "comet").glob("*.zip"))
@@ -129,7 +138,9 @@ def test_an_empty_key_hides_no_other(train, project, monkeypatch, tmp_path):
     started = []
     (tmp_path / "own.config").write_text("[comet]\napi_key=abcdefghijklmnopqrstuvwxy\n")
     monkeypatch.setenv("COMET_CONFIG", str(tmp_path / "own.config"))
-    monkeypatch.setattr(comet_ml, "start", lambda **settings: started.append(Online(**settings)) or started[-1])
+    monkeypatch.setattr(
+        comet_ml, "start", lambda **settings: started.append(Online(**settings)) or started[-1]
+    )
     project.base_dir.mkdir()
     project.env_file.write_text("COMET_API_KEY=\n")
     train(trackers=("comet",), epochs=1)

@@ -53,7 +53,8 @@ def test_verdicts_begin_at_the_smallest_difference_that_is_printed(images):
     rng = np.random.default_rng(0)
     below, above = [], []
     for gain in rng.uniform(0, 0.5, 300):
-        gains = simulated(rng, gain, runs=30, images=images, noise=0)  # the runs agree, so that the images decide
+        # the runs agree, so that the images decide
+        gains = simulated(rng, gain, runs=30, images=images, noise=0)
         answer, difference, _ = compare_runs(gains, resamples=999)
         ratio = abs(difference) / smallest_difference(gains)
         if ratio < 0.95:
@@ -80,7 +81,9 @@ def run_compare(project, photos, monkeypatch, exit_of, capsys):
     """Runs the script; its trainings run in this process, which is quicker."""
 
     def run(words: list[str], **_) -> SimpleNamespace:
-        code, error = exit_of(lambda config: main_script.main(config, project), lambda: parse_config(words[2:]))
+        code, error = exit_of(
+            lambda config: main_script.main(config, project), lambda: parse_config(words[2:])
+        )
         return SimpleNamespace(returncode=code, stderr=error)
 
     monkeypatch.setattr(compare, "project", project)
@@ -106,7 +109,9 @@ def test_settings_are_trained_compared_and_not_trained_again(run_compare, projec
     runs = project.checkpoint_dir
     names = sorted(path.name for path in runs.iterdir())
     assert [name.rpartition("-")[2] for name in names] == ["fold12", "fold22"] * 2
-    assert all(name.startswith("rates-lr=0.01-") for name in names[2:]) != all("lr=" in name for name in names[:2])
+    assert all(name.startswith("rates-lr=0.01-") for name in names[2:]) != all(
+        "lr=" in name for name in names[:2]
+    )
     splits = [json.loads((runs / name / "split.json").read_text()) for name in names]
     assert splits[0] == splits[2] != splits[1]
     assert len({tuple(split["test"]) for split in splits}) == 1
@@ -116,8 +121,11 @@ def test_settings_are_trained_compared_and_not_trained_again(run_compare, projec
     shutil.rmtree(runs / names[3])
     _, again = run_compare("", "lr=0.01", folds=2, name="rates")
     assert again == printed
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items() if names[3] not in str(path))
-    _, other = run_compare("", "lr=0.5", folds=2, name="rates")  # the first setting is known, the other is not mixed up
+    assert all(
+        path.stat().st_mtime_ns == stamp for path, stamp in stamps.items() if names[3] not in str(path)
+    )
+    # the first setting is known, the other is not mixed up
+    _, other = run_compare("", "lr=0.5", folds=2, name="rates")
     assert other[-4].split() == printed[-4].split()
     assert len(list(runs.iterdir())) == 6
     error, _ = run_compare("", "model=nothing", seeds=2, name="failing")
@@ -160,6 +168,13 @@ def test_a_setting_becomes_arguments_of_main():
         "0.1",
         "0.1",
     ]
-    assert compare.to_arguments("lr=0.1 metrics=f1,auc strict") == ["--lr", "0.1", "--metrics", "f1", "auc", "--strict"]
+    assert compare.to_arguments("lr=0.1 metrics=f1,auc strict") == [
+        "--lr",
+        "0.1",
+        "--metrics",
+        "f1",
+        "auc",
+        "--strict",
+    ]
     with pytest.raises(UserError, match="at least two"):
         compare.Options(("lr=0.1",))

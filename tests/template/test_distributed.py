@@ -61,7 +61,11 @@ def ranks(tmp_path) -> Callable[..., list[dict]]:
             child = os.fork()
             if child == 0:
                 os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n)}
-                os.environ |= {"LOCAL_WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+                os.environ |= {
+                    "LOCAL_WORLD_SIZE": str(n),
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": str(port),
+                }
                 try:
                     result = work() or {}
                 except UserError as error:
@@ -88,7 +92,11 @@ def read(file: Path) -> list[dict[str, str]]:
 
 def there(options: dict) -> dict:
     """The same without options of parts that may have been deleted, see the README."""
-    return {name: value for name, value in options.items() if name not in ("balance", "mixup") or hasattr(Config, name)}
+    return {
+        name: value
+        for name, value in options.items()
+        if name not in ("balance", "mixup") or hasattr(Config, name)
+    }
 
 
 def assert_close(run: Run, other: Run, tolerance: float = 1e-4) -> None:
@@ -96,7 +104,9 @@ def assert_close(run: Run, other: Run, tolerance: float = 1e-4) -> None:
     assert len(read(run.log)) == len(read(other.log))
     for row, expected in zip(read(run.log), read(other.log), strict=True):
         for name in (name for name in row if "time" not in name):
-            assert float(row[name]) == pytest.approx(float(expected[name]), rel=tolerance, abs=tolerance), name
+            assert float(row[name]) == pytest.approx(float(expected[name]), rel=tolerance, abs=tolerance), (
+                name
+            )
     metrics, expected = json.loads(run.metrics.read_text()), json.loads(other.metrics.read_text())
     assert metrics == {name: pytest.approx(value, abs=tolerance) for name, value in expected.items()}
     rows, others = read(run.predictions), read(other.predictions)
@@ -122,7 +132,8 @@ def test_several_processes_train_what_one_does(train, ranks, project, options):
         assert ranks(n, lambda n=n, name=name: train(run_name=name, **options) and {}) == [{}] * n
         assert_close(Run(project.checkpoint_dir / name), alone)
         for row, one in zip(read(Run(project.checkpoint_dir / name).log), read(alone.log), strict=True):
-            assert (row["val_acc"], row["val_f1"]) == (one["val_acc"], one["val_f1"])  # counts: equal to the last digit
+            # counts: equal to the last digit
+            assert (row["val_acc"], row["val_f1"]) == (one["val_acc"], one["val_f1"])
     assert sorted(path.name for path in project.checkpoint_dir.iterdir()) == ["alone", "of 2", "of 3"]
 
 
@@ -156,7 +167,9 @@ def test_all_processes_keep_the_same_weights_and_decide_alike(train, ranks, monk
         weights = b"".join(value.numpy().tobytes() for value in self.network.state_dict().values())
         rates = [group["lr"] for group in self.model.optimizer.param_groups]
         figures = [logs[name] for name in ("loss", "val_acc", "val_f1")]
-        kept.append([hashlib.sha256(weights).hexdigest(), rates, figures, self.stop.wait, self.model.stop_training])
+        kept.append(
+            [hashlib.sha256(weights).hexdigest(), rates, figures, self.stop.wait, self.model.stop_training]
+        )
         before(self, epoch_number, logs)
 
     monkeypatch.setattr(ResumeCheckpoint, "on_epoch_end", noting)

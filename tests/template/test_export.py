@@ -39,10 +39,14 @@ def test_the_file_is_used_without_torch(train, photos, tmp_path):
         image.resize((171, 100)).save(moved / "photo.jpg", quality=95)
     code = example_of_the_manual()
     blocked = "import sys\nsys.modules.update(dict.fromkeys(('torch', 'torchvision', 'poutyne')))\n"
-    done = subprocess.run([sys.executable, "-c", blocked + code], cwd=moved.folder, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", blocked + code], cwd=moved.folder, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     name, p = done.stdout.split()
-    options = predict.Options(moved.folder, (moved / "photo.jpg",), csv=tmp_path / "out.csv", top=1, device="cpu")
+    options = predict.Options(
+        moved.folder, (moved / "photo.jpg",), csv=tmp_path / "out.csv", top=1, device="cpu"
+    )
     predict.main(options)
     with open(tmp_path / "out.csv", newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
@@ -128,7 +132,9 @@ def test_the_example_names_several_classes_as_predict_does(train, photos, tmp_pa
 @pytest.mark.parametrize(("threshold", "expected"), [(None, None), (0.0, None), (0.75, 0.75)])
 def test_labels_hold_what_a_program_needs(train, threshold, expected):
     run = train(epochs=1)
-    run.calibration.write_text(json.dumps({"temperature": 1.3, "max_error": 0.05, "confidence_threshold": threshold}))
+    run.calibration.write_text(
+        json.dumps({"temperature": 1.3, "max_error": 0.05, "confidence_threshold": threshold})
+    )
     export.main(export.Options(run.folder, "pt2"))
     assert json.loads((run / "labels.json").read_text()) == {
         "classes": ["helmet", "hero"],

@@ -41,7 +41,9 @@ def network_of(n_classes: int, pretrained: bool = True) -> Classifier:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         layers = [nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2)]
-        network = Classifier(nn.Sequential(*layers, nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()), 32, n_classes)
+        network = Classifier(
+            nn.Sequential(*layers, nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()), 32, n_classes
+        )
     return network.freeze() if pretrained else network
 
 
@@ -176,7 +178,9 @@ def test_the_code_of_the_network_counts_and_that_of_others_does_not(photos, tmp_
         importlib.invalidate_caches()
         network = network_of(2)
         network.backbone.append(importlib.import_module("halved").Halved())
-        found.append(fingerprint(network, TransformedDataset(dataset, get_transforms(32)[1], []), "cpu", False))
+        found.append(
+            fingerprint(network, TransformedDataset(dataset, get_transforms(32)[1], []), "cpu", False)
+        )
         del sys.modules["halved"]
     assert found[0] == found[1] != found[2]
 
@@ -213,7 +217,9 @@ def test_an_own_data_set_is_computed_each_time(tmp_path, computed, monkeypatch):
             return Image.new("RGB", (40, 40), self.colour), self.targets[index]
 
     undone = []
-    monkeypatch.setattr("atexit.register", lambda work, *args, **options: undone.append((work, args, options)))
+    monkeypatch.setattr(
+        "atexit.register", lambda work, *args, **options: undone.append((work, args, options))
+    )
     data = DatasetSplits(Mine(), Mine(), Mine(), ["a", "b"])
     for colour in ("red", "blue"):
         Mine.colour = colour
@@ -342,7 +348,8 @@ def test_the_same_log_whatever_is_in_the_cache_and_after_a_resume(photos, tmp_pa
 
     def log(run) -> list[dict]:
         return [
-            {k: v for k, v in row.items() if "time" not in k} for row in csv.DictReader(run.log.open(encoding="utf-8"))
+            {k: v for k, v in row.items() if "time" not in k}
+            for row in csv.DictReader(run.log.open(encoding="utf-8"))
         ]
 
     project = Project(tmp_path / "project")
@@ -463,7 +470,9 @@ def own_datasets(photos: Path) -> dict[str, Own]:
     return {
         "shuffled": Own(lambda index: Image.open(mixed[index]), len(files)),
         "duplicates": Own(lambda index: Image.open(files[index // 4]), len(files), files=names),
-        "lazy": Own(lambda index: Image.open(files[index]), len(files), targets=[i % 2 for i in range(len(files))]),
+        "lazy": Own(
+            lambda index: Image.open(files[index]), len(files), targets=[i % 2 for i in range(len(files))]
+        ),
         "drawn": Own(drawn_anew, 60),
     }
 

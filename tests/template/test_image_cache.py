@@ -39,7 +39,9 @@ def loaders(photos, tmp_path):
 
     def call(**options):
         found = get_data("imagefolder", folder)
-        config = Config(cache_images=True, image_size=32, augmentation="photographs", num_workers=0, **options)
+        config = Config(
+            cache_images=True, image_size=32, augmentation="photographs", num_workers=0, **options
+        )
         train_dl, val_dl, _ = get_loaders(config, cache_images(config, found, tmp_path / "cache"))
         return train_dl, val_dl
 
@@ -65,7 +67,9 @@ def test_the_views_are_the_same_however_an_image_becomes_a_square(resize, tmp_pa
         Image.effect_noise(size, 60).convert("RGB").save(file)
 
     def views(cached: bool) -> list[torch.Tensor]:
-        config = Config(cache_images=True, image_size=32, augmentation="photographs", resize=resize, num_workers=0)
+        config = Config(
+            cache_images=True, image_size=32, augmentation="photographs", resize=resize, num_workers=0
+        )
         data = get_data("imagefolder", tmp_path)
         if cached:
             data = cache_images(config, data, tmp_path / "cache")

@@ -18,7 +18,9 @@ def drawn(monkeypatch) -> list[Figure]:
     """Figures as they are shown."""
     figures: list[Figure] = []
     real = plots.show_figure
-    monkeypatch.setattr(plots, "show_figure", lambda figure, *a, **k: (figures.append(figure), real(figure, *a, **k)))
+    monkeypatch.setattr(
+        plots, "show_figure", lambda figure, *a, **k: (figures.append(figure), real(figure, *a, **k))
+    )
     monkeypatch.setattr("matplotlib.pyplot.show", lambda *a, **k: pytest.fail("this would wait for a person"))
     return figures
 
@@ -76,7 +78,10 @@ def test_pictures_of_a_users_own_pipeline(photos, tmp_path, drawn):
     normalised = v2.Compose(
         [v2.Resize((40, 40)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5], [0.2])]
     )
-    show_dl(DataLoader(ImageFolder(photos / "train", normalised), batch_size=4, shuffle=True), file=tmp_path / "a.png")
+    show_dl(
+        DataLoader(ImageFolder(photos / "train", normalised), batch_size=4, shuffle=True),
+        file=tmp_path / "a.png",
+    )
     assert len(titles(drawn[0])) == 4
     grey = torch.rand(3, 1, 8, 8)
     assert plots.image_grid(grey, ["a", "b", "c"]).axes[0].images[0].get_array().shape[:2] == (8, 8)

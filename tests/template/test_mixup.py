@@ -30,7 +30,9 @@ def picky(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("how", ["mixup", "cutmix"])
-@pytest.mark.parametrize("labels", [torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([[1, 0, 1], [0, 0, 0]] * 3)])
+@pytest.mark.parametrize(
+    "labels", [torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([[1, 0, 1], [0, 0, 0]] * 3)]
+)
 def test_images_and_labels_are_mixed_alike(how, labels):
     torch.manual_seed(0)
     images = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 3, 8, 8)
@@ -43,7 +45,9 @@ def test_images_and_labels_are_mixed_alike(how, labels):
     values = batch.mean(dim=(1, 2, 3))
     share = values[1].item()  # of its own: the neighbour is 0
     assert 0 < share < 1
-    assert torch.allclose(values, share * torch.arange(6.0) + (1 - share) * torch.arange(6.0).roll(1), atol=1e-5)
+    assert torch.allclose(
+        values, share * torch.arange(6.0) + (1 - share) * torch.arange(6.0).roll(1), atol=1e-5
+    )
     hot = labels if labels.ndim == 2 else nn.functional.one_hot(labels, 3)
     assert torch.allclose(soft, share * hot + (1 - share) * hot.roll(1, 0), atol=1e-5)
     logits = torch.randn(6, 3)
@@ -80,7 +84,10 @@ def test_the_log_knows_mixed_batches_and_the_run_shows_them(train, monkeypatch):
 
 def test_imagenet_weights_classes_and_mixing_go_together():
     mix_batches(
-        Config(mixup="mixup"), LOADERS, get_loss("cross_entropy", [1.0, 2.0, 3.0], "meta"), torch.device("meta")
+        Config(mixup="mixup"),
+        LOADERS,
+        get_loss("cross_entropy", [1.0, 2.0, 3.0], "meta"),
+        torch.device("meta"),
     )
     with pytest.raises(UserError, match="takes probabilities"):
         mix_batches(Config(mixup="mixup"), LOADERS, picky, CPU)

@@ -33,7 +33,9 @@ def test_images_of_a_custom_data_set_are_not_cached(photos, tmp_path):
     for part in found.train, found.val, found.test:
         dataset = part.dataset
         dataset.__class__ = type("Darker", (type(dataset),), {"__getitem__": darker})
-    assert inspect_images(found, tmp_path / "cache").mean == pytest.approx([m / 2 for m in before.mean], abs=0.01)
+    assert inspect_images(found, tmp_path / "cache").mean == pytest.approx(
+        [m / 2 for m in before.mean], abs=0.01
+    )
 
 
 def darker(self, index):

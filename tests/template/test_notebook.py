@@ -19,7 +19,10 @@ def test_the_notebook_runs(photos, tmp_path):
     notebook = nbformat.read(folder / "playground.ipynb", as_version=4)
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": folder}}).execute()
     shown = [
-        output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
     ]
     assert len(shown) >= 6  # the data, augmented, plain, views, one's own augmenter, curves
     assert not list(folder.glob("*.png"))  # in a notebook pictures are shown, not written

@@ -84,7 +84,8 @@ def test_progress_of_predictions_does_not_mix_with_them(train, photos, monkeypat
     run = train(epochs=1)
     capsys.readouterr()
     with monkeypatch.context() as patch:
-        patch.setattr(logging.getLogger(), "handlers", [])  # pytest's, which keep basicConfig from doing anything
+        # pytest's, which keep basicConfig from doing anything
+        patch.setattr(logging.getLogger(), "handlers", [])
         patch.setattr("tqdm.std.time", count(0, 31).__next__)
         patch.setattr(
             sys, "argv", ["predict.py", str(run.folder), str(photos), "--device", "cpu", "--num-workers", "0"]
@@ -123,7 +124,9 @@ def test_more_patience_continues_a_run_that_has_stopped_early(frozen, project, e
     words = ["--resume", str(run.folder), "--trackers", "none"]
     code, error = exit_of(lambda config: None, lambda: parse_config([*words, "--patience", "1"]))
     assert (code, error) == (2, "error: --patience 1: the run has 2, which can only be raised on resume")
-    code, error = exit_of(lambda c: main_script.main(c, project), lambda: parse_config([*words, "--epochs", "12"]))
+    code, error = exit_of(
+        lambda c: main_script.main(c, project), lambda: parse_config([*words, "--epochs", "12"])
+    )
     assert (code, "such as --patience 4" in error, len(rates(run))) == (2, True, 3)
     # Half of 6 epochs without improvement, and one, until the next cut; 6 in all until the end.
     main_script.main(parse_config([*words, "--epochs", "12", "--patience", "6"]), project)
@@ -134,7 +137,9 @@ def test_more_patience_continues_a_run_that_has_stopped_early(frozen, project, e
 def test_more_patience_gives_the_run_that_had_it_from_the_start(frozen, project):
     whole = frozen(run_name="whole", epochs=9, patience=5, lr_schedule="constant")
     run = frozen(run_name="stopped", epochs=9, patience=2, lr_schedule="constant")
-    main_script.main(parse_config(["--resume", str(run.folder), "--patience", "5", "--trackers", "none"]), project)
+    main_script.main(
+        parse_config(["--resume", str(run.folder), "--patience", "5", "--trackers", "none"]), project
+    )
     assert rates(run) == rates(whole)
     ours, theirs = (torch.load(file, weights_only=True) for file in (run.last, whole.last))
     for name in ("epoch", "stopped", "stop"):

@@ -129,7 +129,8 @@ def test_what_was_not_loaded_cannot_be_frozen(train, tmp_path, project):
     run = train(weights=str(tmp_path / "part.pt"), freeze=3, epochs=1)
     assert json.loads(run.config.read_text())["options"]["freeze"] == 3
     assert (
-        json.loads(train(weights=str(tmp_path / "part.pt"), epochs=1).config.read_text())["options"]["freeze"] == "none"
+        json.loads(train(weights=str(tmp_path / "part.pt"), epochs=1).config.read_text())["options"]["freeze"]
+        == "none"
     )
 
 
@@ -172,7 +173,9 @@ def test_gradual_unfreezing_with_rates_that_fall_towards_the_picture():
     assert sum(p.numel() for group in optimizer.param_groups for p in group["params"]) == parameters(network)
     plateau, stop = ReduceLROnPlateau(), EarlyStopping()
     callback = GradualUnfreezing(network, 3, plateau, stop)
-    callback.model = plateau.model = SimpleNamespace(network=network, device=torch.device("cpu"), optimizer=optimizer)
+    callback.model = plateau.model = SimpleNamespace(
+        network=network, device=torch.device("cpu"), optimizer=optimizer
+    )
     frozen = []
     for epoch in range(1, 8):
         callback.on_epoch_begin(epoch, {})
@@ -196,7 +199,9 @@ def test_a_run_that_unfreezes_is_resumed_to_the_same_end(train, tmp_path, projec
     whole = train(run_name="whole", **options)
     for epochs in (3, 7):
         part = train(run_name=f"part {epochs}", **{**options, "epochs": epochs})
-        main_script.main(parse_config(["--resume", str(part.folder), "--epochs", "9", "--trackers", "none"]), project)
+        main_script.main(
+            parse_config(["--resume", str(part.folder), "--epochs", "9", "--trackers", "none"]), project
+        )
         ours, theirs = (torch.load(run.last, weights_only=True) for run in (part, whole))
         assert all(torch.equal(ours["network"][name], theirs["network"][name]) for name in theirs["network"])
         assert (ours["schedule"], ours["stop"]) == (theirs["schedule"], theirs["stop"])
@@ -252,7 +257,10 @@ def test_the_image_size_where_none_is_given(model, weights, own_size, size):
 
 
 def test_freezing_that_makes_no_sense_is_refused(train):
-    for options, word in (({"freeze": "all"}, "without weights"), ({"unfreeze_epoch": 2}, "nothing is frozen")):
+    for options, word in (
+        ({"freeze": "all"}, "without weights"),
+        ({"unfreeze_epoch": 2}, "nothing is frozen"),
+    ):
         with pytest.raises(UserError, match=word):
             train(**options)
 
@@ -370,7 +378,9 @@ def test_losses_by_name():
     assert get_loss("label_smoothing")(logits, labels).item() == pytest.approx(smooth.item(), abs=1e-6)
     weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
     weighted = -(own * weights[labels]).sum() / weights[labels].sum()
-    assert get_loss("cross_entropy", weights)(logits, labels).item() == pytest.approx(weighted.item(), abs=1e-6)
+    assert get_loss("cross_entropy", weights)(logits, labels).item() == pytest.approx(
+        weighted.item(), abs=1e-6
+    )
     assert set(LOSSES) >= {"cross_entropy", "label_smoothing", "bce"}
 
 

@@ -215,9 +215,9 @@ def test_the_times_of_a_resumed_run_are_those_of_the_last_command(train, project
     found = json.loads(run.times.read_text())
     assert found["resumed_after"] == 3
     assert [found["seconds"][name] for name in OF_EPOCHS] == [0, 0, 0]
-    assert sum(share for _, share in times_of(run.report.read_text(encoding="utf-8")).values()) == pytest.approx(
-        100, abs=0.5
-    )
+    assert sum(
+        share for _, share in times_of(run.report.read_text(encoding="utf-8")).values()
+    ) == pytest.approx(100, abs=0.5)
     run.times.unlink()  # as where the command was killed before its end
     evaluate.main(evaluate.Options(run.folder, num_workers=0, device="cpu"))
     assert "<h2>Time</h2>" not in run.report.read_text(encoding="utf-8")
@@ -246,7 +246,8 @@ def test_every_figure_of_the_page_follows_from_the_tables(train):
     assert f"{sum(scores) / 2:.3f}" in page
     assert f"calibration error {calibration_error(load_scores(run)):.3f}" in page
     wrong = sorted(
-        (row for row in rows if row["true"] != row["predicted"]), key=lambda r: -float(r[f"p_{r['predicted']}"])
+        (row for row in rows if row["true"] != row["predicted"]),
+        key=lambda r: -float(r[f"p_{r['predicted']}"]),
     )
     shown = re.findall(r'alt="([^"]+)" loading="lazy"', page)
     assert shown == [row["file"] for row in wrong][:24]
@@ -316,7 +317,9 @@ def test_the_page_where_an_image_can_have_several_classes(train, tmp_path):
         Image.new("RGB", (32, 32), tuple(int(200 * on + rng.integers(50)) for on in (*there, False))).save(
             folder / f"{i}.png"
         )
-        lines.append(f"{i}.png,{'|'.join(name for name, on in zip(('red', 'green'), there, strict=True) if on)}")
+        lines.append(
+            f"{i}.png,{'|'.join(name for name, on in zip(('red', 'green'), there, strict=True) if on)}"
+        )
     (folder / "labels.csv").write_text("\n".join([*lines, ""]))
     run = train(dataset="csv", data_dir=folder, epochs=2)
     page = run.report.read_text(encoding="utf-8")
@@ -398,7 +401,9 @@ def test_predict_gives_the_k_most_probable_and_takes_patterns(trained, photos, t
     assert len(table) == 2 * 16
     assert sum(float(row["probability"]) for row in table[:2]) == pytest.approx(1, abs=1e-5)
     assert float(table[0]["probability"]) >= float(table[1]["probability"])
-    code, error = exit_of(predict.main, lambda: predict.Options(trained.folder, (photos,), top=3, device="cpu"))
+    code, error = exit_of(
+        predict.main, lambda: predict.Options(trained.folder, (photos,), top=3, device="cpu")
+    )
     assert (code, "--top 3" in error) == (2, True)
     pattern = photos / "*.gif"
     code, error = exit_of(predict.main, lambda: predict.Options(trained.folder, (pattern,), device="cpu"))
@@ -409,7 +414,12 @@ def test_predict_by_several_processes_is_the_same(trained, photos, tmp_path):
     for name, workers in ("a.csv", 0), ("b.csv", 2):
         predict.main(
             predict.Options(
-                trained.folder, (photos,), csv=tmp_path / name, num_workers=workers, batch_size=7, device="cpu"
+                trained.folder,
+                (photos,),
+                csv=tmp_path / name,
+                num_workers=workers,
+                batch_size=7,
+                device="cpu",
             )
         )
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
@@ -500,7 +510,10 @@ def test_the_letters_of_the_confusion_matrix_can_be_read(n):
     names = axes.get_yticklabels()
     assert names[0].get_fontsize() * 96 / 72 >= 9  # in pixels, as the report shows it
     figure.draw_without_rendering()
-    assert axes.transData.transform((0, 0))[1] - axes.transData.transform((0, n / len(names)))[1] >= 1.1 * 8 * 110 / 72
+    assert (
+        axes.transData.transform((0, 0))[1] - axes.transData.transform((0, n / len(names)))[1]
+        >= 1.1 * 8 * 110 / 72
+    )
 
 
 def test_an_incomplete_last_row_of_the_log_is_skipped(tmp_path):

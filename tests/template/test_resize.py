@@ -85,7 +85,9 @@ def test_augmentation_acts_on_the_square_that_the_network_gets(resize):
 def test_large_photographs_are_decoded_no_larger_than_needed(resize, decoded, tmp_path, monkeypatch):
     monkeypatch.setitem(RESIZES, "thumbnail", lambda side: RESIZES["squash"](side // 2))
     grain = np.random.default_rng(0).integers(0, 255, (20, 60, 3), dtype=np.uint8)
-    Image.fromarray(grain).resize((2400, 800), Image.Resampling.BICUBIC).save(tmp_path / "wide.jpg", quality=95)
+    Image.fromarray(grain).resize((2400, 800), Image.Resampling.BICUBIC).save(
+        tmp_path / "wide.jpg", quality=95
+    )
     with Image.open(tmp_path / "wide.jpg") as image:
         image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "high.jpg", quality=95)
     _, val = get_transforms(144, resize=resize)
@@ -103,7 +105,9 @@ def test_what_stands_at_both_ends_is_learnt_unless_it_is_cut_off(resize, train, 
 
     scored = json.loads(run.metrics.read_text())
     evaluate.main(evaluate.Options(run.folder, num_workers=0, device="cpu"))
-    assert json.loads((run / "evaluate-test.json").read_text())["test_loss"] == pytest.approx(scored["test_loss"])
+    assert json.loads((run / "evaluate-test.json").read_text())["test_loss"] == pytest.approx(
+        scored["test_loss"]
+    )
     known = rows(run.predictions)
     files = tuple(wide / row["file"] for row in known)
     predict.main(predict.Options(run.folder, files, csv=tmp_path / "out.csv", top=1, device="cpu"))

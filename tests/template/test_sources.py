@@ -57,7 +57,9 @@ def test_labels_that_only_look_like_one_or_several(train, photos, tmp_path):
     several.rename(one)
     with pytest.raises(UserError, match="differ in whether an image can have several classes"):
         evaluate.main(evaluate.Options(run.folder, num_workers=0, device="cpu"))
-    none = write_table(folder / "none.csv", [("train/hero/000.jpg", "hero"), ("train/hero/001.jpg", "")], "file,label")
+    none = write_table(
+        folder / "none.csv", [("train/hero/000.jpg", "hero"), ("train/hero/001.jpg", "")], "file,label"
+    )
     assert read_labelled_table(none, Task(["helmet", "hero"], multilabel=True)).targets == [(0, 1), (0, 0)]
 
 
@@ -112,11 +114,17 @@ def test_links_between_folders_change_nothing(photos, tmp_path, caplog):
         (one / "notes.txt").touch()
         (one / "deep" / "er").mkdir(parents=True)
         for place in one, one / "deep" / "er":
-            for i, target in enumerate((".", "..", one, other, one.parent, folder, tmp_path)):  # any two never ended
+            # any two never ended
+            for i, target in enumerate((".", "..", one, other, one.parent, folder, tmp_path)):
                 (place / f"link {i}").symlink_to(target)
     start = time.perf_counter()
     data = get_data("imagefolder", folder)
-    assert [data.train.files, data.train.targets, get_file_names(data.val), get_file_names(data.test)] == expected
+    assert [
+        data.train.files,
+        data.train.targets,
+        get_file_names(data.val),
+        get_file_names(data.test),
+    ] == expected
     assert "ignored in" in caplog.text
     assert "more" not in caplog.text  # each of the two notes once
     real = {os.path.realpath(path) for path in images_in(classes[0])}  # as predict.py, which knows no classes
@@ -140,7 +148,9 @@ def test_linked_folders_are_read_once(photos, tmp_path):
 
 def test_a_table_says_what_is_what(photos, tmp_path):
     folder = Path(shutil.copytree(photos, tmp_path / "data"))
-    rows = [(f"{s}/{c}/{i:03}.jpg", c) for s in ("train", "val") for c in ("helmet", "hero") for i in range(8)]
+    rows = [
+        (f"{s}/{c}/{i:03}.jpg", c) for s in ("train", "val") for c in ("helmet", "hero") for i in range(8)
+    ]
     write_table(folder / "labels.csv", rows, "file,label")
     data = get_data("csv", folder, seed=3)
     assert data.classes == ["helmet", "hero"]
@@ -157,11 +167,14 @@ def test_a_table_says_what_is_what(photos, tmp_path):
 def test_a_table_may_name_the_splits_and_be_written_by_any_program(photos, tmp_path):
     folder = Path(shutil.copytree(photos, tmp_path / "data"))
     splits = {"train": "Train", "val": "validation"}
-    rows = [(c, f"{s}/{c}/{i:03}.jpg", splits[s]) for s in splits for c in ("helmet", "hero") for i in range(8)]
+    rows = [
+        (c, f"{s}/{c}/{i:03}.jpg", splits[s]) for s in splits for c in ("helmet", "hero") for i in range(8)
+    ]
     text = "\ufeffLabel;File;Split\r\n" + "\r\n".join(";".join(row) for row in rows)
     (folder / "table.csv").write_text(text, encoding="utf-8")
     data = get_data("csv", folder / "table.csv")
-    assert (len(data.train), len(data.val), len(data.test)) == (16, 8, 8)  # without a test set val is cut in two
+    # without a test set val is cut in two
+    assert (len(data.train), len(data.val), len(data.test)) == (16, 8, 8)
     assert all(name.startswith("train/") for name in get_file_names(data.train))
 
 
@@ -203,10 +216,14 @@ def colours(tmp_path) -> Path:
     for i in range(120):
         image = Image.new("RGB", (32, 32), (40, 40, 40))
         names = []
-        for k, (name, there) in enumerate(zip(("red", "green", "blue"), rng.random(3) < (0.5, 0.3, 0.6), strict=True)):
+        for k, (name, there) in enumerate(
+            zip(("red", "green", "blue"), rng.random(3) < (0.5, 0.3, 0.6), strict=True)
+        ):
             if there:
                 names.append(name)
-                image.paste(tuple(220 if k == c else 20 for c in range(3)), (k * 10, 4 * k, k * 10 + 10, 4 * k + 14))
+                image.paste(
+                    tuple(220 if k == c else 20 for c in range(3)), (k * 10, 4 * k, k * 10 + 10, 4 * k + 14)
+                )
         image.save(folder / f"{i:03}.png")
         rows.append((f"{i:03}.png", "|".join(names)))
     write_table(folder / "labels.csv", rows, "file,label")
@@ -242,7 +259,9 @@ def test_several_classes_on_one_image_from_start_to_end(train, colours, tmp_path
 
     evaluate.main(evaluate.Options(run.folder, num_workers=0, batch_size=7, device="cpu"))
     again = json.loads((run / "evaluate-test.json").read_text())
-    assert again == {name: pytest.approx(metrics[name], abs=1e-5) for name in metrics if name.startswith("test_")}
+    assert again == {
+        name: pytest.approx(metrics[name], abs=1e-5) for name in metrics if name.startswith("test_")
+    }
     moved = Path(shutil.copytree(colours, tmp_path / "others"))
     for path in moved.glob("*.png"):
         path.rename(path.with_name(f"x{path.name}"))

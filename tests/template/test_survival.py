@@ -32,9 +32,12 @@ def epochs_in(run: Run) -> list[str]:
 
 
 @pytest.mark.parametrize(("bad", "where"), [(float("nan"), "batch 2"), (float("inf"), "validation batch 1")])
-def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_best_weights(train, project, monkeypatch, bad, where):
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_best_weights(
+    train, project, monkeypatch, bad, where
+):
     calls = {True: 0, False: 0}
-    at = {"batch 2": (True, 3 + 2), "validation batch 1": (False, 1 + 1)}[where]  # in epoch 2; 3 and 1 batches in 1
+    # in epoch 2; 3 and 1 batches in 1
+    at = {"batch 2": (True, 3 + 2), "validation batch 1": (False, 1 + 1)}[where]
 
     def spoiled(logits, labels, weight=None):
         calls[logits.requires_grad] += logits.requires_grad or len(labels) == 8
@@ -105,7 +108,9 @@ def interrupt_in(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_stopped_run_says_how_to_continue(train, project, exit_of, monkeypatch):
     interrupt_in(2, monkeypatch)
-    code, error = exit_of(lambda _: train(run_name="my run", patience=9, trackers=("interrupt",)), lambda: None)
+    code, error = exit_of(
+        lambda _: train(run_name="my run", patience=9, trackers=("interrupt",)), lambda: None
+    )
     said, _, command = error.partition(": python ")
     assert (code, said) == (130, "stopped; to continue")
     script, *words = shlex.split(command)
@@ -130,11 +135,16 @@ def test_a_run_stopped_in_its_first_epoch_starts_again_with_the_same_command(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("data.check.check", interrupt)
-    monkeypatch.setattr(sys, "argv", ["main.py", "--data-dir", str(photos), "--model", "my_cnn", "--device", "cpu"])
+    monkeypatch.setattr(
+        sys, "argv", ["main.py", "--data-dir", str(photos), "--model", "my_cnn", "--device", "cpu"]
+    )
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(main_script.__file__, run_name="__main__")
     assert stopped.value.code == 130
-    assert "type the same command again: checked images and computed features are cached" in capsys.readouterr().err
+    assert (
+        "type the same command again: checked images and computed features are cached"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_check_that_is_stopped_keeps_what_it_has_checked(photos, tmp_path, monkeypatch):

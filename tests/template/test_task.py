@@ -41,7 +41,10 @@ def test_the_confidence_of_an_answer_is_the_probability_of_what_was_said():
     p = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
     assert ONE.confidence(p, np.array([0, 1])).tolist() == [0.7, 0.3]
     said = np.array([[1, 0, 0], [0, 0, 1]])
-    assert SEVERAL.confidence(p, said).tolist() == [pytest.approx([0.7, 0.8, 0.9]), pytest.approx([0.9, 0.7, 0.6])]
+    assert SEVERAL.confidence(p, said).tolist() == [
+        pytest.approx([0.7, 0.8, 0.9]),
+        pytest.approx([0.9, 0.7, 0.6]),
+    ]
 
 
 @pytest.mark.parametrize("task", [ONE, SEVERAL])
@@ -73,7 +76,8 @@ def test_equal_counts_are_equal_accuracies_however_batches_are_cut():
 
 
 def test_accuracy_counts_every_answer_where_an_image_can_have_several_classes():
-    logits = torch.tensor([[0.4, 0.9, 0.2], [3.0, -2.0, 0.1]])  # the first batch could be probabilities, and is none
+    # the first batch could be probabilities, and is none
+    logits = torch.tensor([[0.4, 0.9, 0.2], [3.0, -2.0, 0.1]])
     labels = torch.tensor([[1, 1, 1], [0, 0, 1]])
     metric = accuracy(SEVERAL)
     for batch in zip(logits.split(1), labels.split(1), strict=True):

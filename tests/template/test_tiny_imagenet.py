@@ -17,7 +17,11 @@ from data.splits import get_file_names, get_labels
 def tiny(tmp_path) -> Path:
     """A small Tiny ImageNet in the published layout: 3 classes with 20 images each to train with, 12 in val."""
     root = tmp_path / "tiny" / "tiny-imagenet-200"
-    names = {"n01443537": "goldfish, Carassius auratus", "n02124075": "Egyptian cat", "n09999999": "goldfish, a toy"}
+    names = {
+        "n01443537": "goldfish, Carassius auratus",
+        "n02124075": "Egyptian cat",
+        "n09999999": "goldfish, a toy",
+    }
     rng = np.random.default_rng(0)
     for wnid in names:
         (root / "train" / wnid / "images").mkdir(parents=True)

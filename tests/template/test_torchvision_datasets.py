@@ -44,7 +44,8 @@ def test_a_torchvision_data_set_by_name(tmp_path, train, monkeypatch):
         (raw / name).write_bytes(content)
     data = get_data("kmnist", tmp_path / "files")
     assert len(data.classes) == 10
-    assert (len(data.train), len(data.val), len(data.test)) == (54, 6, 20)  # the published test set is left whole
+    # the published test set is left whole
+    assert (len(data.train), len(data.val), len(data.test)) == (54, 6, 20)
     assert (data.image_size, data.augmentation) == (28, "characters")
     assert data.train[0][0].mode == "RGB"
     assert get_labels(data.test) == [i % 10 for i in range(20)]
@@ -105,7 +106,8 @@ def test_photographs_of_torchvision(tmp_path, monkeypatch):
     food = tmp_path / "food" / "food-101"
     (food / "meta").mkdir(parents=True)
     listed = {
-        part: {c: [f"{c}/{part}{i}" for i in range(20)] for c in ("apple_pie", "waffles")} for part in ("train", "test")
+        part: {c: [f"{c}/{part}{i}" for i in range(20)] for c in ("apple_pie", "waffles")}
+        for part in ("train", "test")
     }
     for part, names in listed.items():
         (food / "meta" / f"{part}.json").write_text(json.dumps(names))
@@ -125,7 +127,9 @@ def test_a_data_set_that_could_not_be_downloaded_says_where_to_put_it(tmp_path, 
         raise OSError("no network")
 
     for module in ("mnist", "cifar", "flowers102", "utils"):
-        monkeypatch.setattr(f"torchvision.datasets.{module}.download_and_extract_archive", refuse, raising=False)
+        monkeypatch.setattr(
+            f"torchvision.datasets.{module}.download_and_extract_archive", refuse, raising=False
+        )
         monkeypatch.setattr(f"torchvision.datasets.{module}.download_url", refuse, raising=False)
     assert torchvision.datasets
     with pytest.raises(UserError, match=r"no network.*put the published files there"):
@@ -145,5 +149,8 @@ def test_images_of_torchvision_are_identified_by_their_origin(tmp_path):
     one = features.image_sources(TorchvisionDataset(Digits(tmp_path / "a"), "train"))
     assert None not in one
     others = [("a", "test"), ("b", "train")]
-    found = {tuple(features.image_sources(TorchvisionDataset(Digits(tmp_path / root), part))) for root, part in others}
+    found = {
+        tuple(features.image_sources(TorchvisionDataset(Digits(tmp_path / root), part)))
+        for root, part in others
+    }
     assert len(found | {tuple(one)}) == 3

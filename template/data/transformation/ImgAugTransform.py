@@ -43,7 +43,8 @@ class FastRNG(imgaug.random.RNG):
 
     def __init__(self, seed: int) -> None:
         super().__init__(np.random.Generator(np.random.SFC64(seed)))
-        self._idx = object()  # makes imgaug discard the numbers that it has drawn in advance from another generator
+        # makes imgaug discard the numbers that it has drawn in advance from another generator
+        self._idx = object()
 
     def advance_(self) -> "FastRNG":
         self.generator.random()
