@@ -204,7 +204,7 @@ def test_each_part_can_be_deleted_alone(part, python, photos, tmp_path):
 def test_all_parts_can_be_deleted_together_and_the_tests_that_are_left_pass(python, photos, tmp_path):
     copy = copy_without(PARTS, tmp_path / "copy")
     check_that_it_works(python, copy, photos)
-    run(copy, python, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider")
+    run(copy, sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider")
     left = [path for path in copy.rglob("*.py") if "tests" not in path.relative_to(copy).parts]
     n_lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in left)
     stated = re.search(r"about ([\d,]+) lines of Python in (\d+) files", SECTION.replace("\n", " "))

@@ -23,7 +23,8 @@ def latest_run(project: Project) -> Path:
     times = {}
     for config in project.checkpoint_dir.glob("*/config.json"):
         run = Run(config.parent)
-        times[run.folder] = (run.last if run.last.exists() else run.folder).stat().st_mtime
+        written = run.last if run.last.exists() else run.folder
+        times[run.folder] = written.stat().st_mtime
     if not times:
         raise UserError(
             f"--resume latest: there is no run in {project.checkpoint_dir}; start one without --resume"

@@ -83,7 +83,8 @@ def draw_figure(
     side = min(image.size) * rng.uniform(0.7, 0.95)
     centre = [rng.uniform(0.4 * side, length - 0.4 * side) for length in image.size]
     angle = np.deg2rad(rng.uniform(-max_angle, max_angle))
-    rotation = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+    cos, sin = np.cos(angle), np.sin(angle)
+    rotation = [[cos, sin], [-sin, cos]]
     mirror = [rng.choice((-1, 1)), 1]
     for part, polygons in figure.items():
         colour = rng.choice(COLOURS[part])

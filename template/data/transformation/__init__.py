@@ -28,15 +28,29 @@ Steps = list[v2.Transform]
 photographs = iaa.Sequential(
     [
         iaa.Fliplr(0.5),
-        iaa.Affine(scale=(0.85, 1.15), rotate=(-15, 15), shear=(-6, 6), mode="reflect"),
+        iaa.Affine(
+            scale=(0.85, 1.15),
+            rotate=(-15, 15),
+            shear=(-6, 6),
+            mode="reflect",
+        ),
         iaa.Multiply((0.8, 1.2)),  # brightness
         iaa.LinearContrast((0.8, 1.25)),
         iaa.Sometimes(0.5, iaa.MultiplySaturation((0.6, 1.4))),
     ]
 )
-small = iaa.Sequential([iaa.Fliplr(0.5), iaa.Affine(translate_percent=(-0.12, 0.12), mode="reflect")])
+small = iaa.Sequential(
+    [
+        iaa.Fliplr(0.5),
+        iaa.Affine(translate_percent=(-0.12, 0.12), mode="reflect"),
+    ]
+)
 characters = iaa.Affine(  # no flips and little rotation, or it would be another character
-    scale=(0.9, 1.1), rotate=(-10, 10), shear=(-8, 8), translate_percent=(-0.08, 0.08), mode="edge"
+    scale=(0.9, 1.1),
+    rotate=(-10, 10),
+    shear=(-8, 8),
+    translate_percent=(-0.08, 0.08),
+    mode="edge",
 )
 
 AUGMENTATIONS = {
