@@ -377,8 +377,8 @@ MISTAKES = [
         21,
         "40 % of images upside-down",
         "data/transformation/__init__.py",
-        "        iaa.Fliplr(0.5),\n",
-        "        iaa.Fliplr(0.5),\n        iaa.Flipud(0.4),\n",
+        "        iaa.Multiply((0.8, 1.2)),  # brightness\n",
+        "        iaa.Flipud(0.4),\n",
         "upside_down",
     ),
     Mistake(

@@ -90,6 +90,7 @@ def as_python(words: list[str], cwd: str, environment: dict[str, str]) -> None:
         Figure.savefig = lambda _, file, **__: Image.new("RGB", (1, 1)).save(file, "PNG")
     words = [word for word in words if word != "-u"]
     sys.path[0] = cwd if words[0].startswith("-") else str(Path(words[0]).resolve().parent)
+    sys.path[1:1] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     try:
         if words[0] == "-m":
             sys.argv = words[1:]

@@ -67,6 +67,6 @@ def test_the_report_opens_in_a_browser(page, tmp_path, width):
     for title in titles:
         assert re.search(r'"wide":(-\d+|0),', title), title
         assert '"broken":0,' in title
-        assert '"images":6' in title
+        assert '"images":5' in title
     light, dark = (re.findall(r'"dark":"([^"]+)"', title)[0] for title in titles)
     assert light != dark

@@ -80,9 +80,13 @@ def open_for_training(run: Run, files: Mapping[str, Any], resumed: bool) -> Iter
             with atomic_write(run.config, "wb") as file:
                 file.write(former_config)
         elif run.last.exists():
-            command = ["python", shorten(BASE_DIR / "main.py"), "--resume", shorten(run.folder)]
-            error.add_note(f"stopped; to continue: {shlex.join(command)}")
+            error.add_note(f"stopped; to continue: {command('main.py', '--resume', shorten(run.folder))}")
         raise
+
+
+def command(script: str, *arguments: str) -> str:
+    """Return the command line that runs a script of this project from the current folder."""
+    return shlex.join(["python", shorten(BASE_DIR / script), *arguments])
 
 
 def shorten(path: Path) -> str:

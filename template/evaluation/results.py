@@ -12,6 +12,7 @@ from poutyne import Model
 from config import Config
 from core.files import atomic_write, write_json
 from core.processes import rank
+from core.run_folder import command, shorten
 from core.stopwatch import Stopwatch
 from core.task import load_task
 from data import DataLoaders
@@ -90,6 +91,7 @@ def write_results(
     stopwatch.lap("scoring and report")
     write_times(run, stopwatch.seconds, log, first_epoch)
     render_report(run, test, test_set, "test")
+    logger.info("new images: %s", command("predict.py", shorten(run.folder), "photo.jpg"))
 
 
 def write_times(run: Run, seconds: dict[str, float], log: pd.DataFrame, first_epoch: int) -> None:
