@@ -1,11 +1,14 @@
 """What the tests of the template share."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from preloaded import Preloaded
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two tests run at a time, and torch would take all cores for each
 
 
 @pytest.fixture(scope="session")
