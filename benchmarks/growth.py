@@ -2,7 +2,7 @@
 
 python benchmarks/growth.py [--sizes 500 2000 8000 32000] [--json FILE]
 
-Draws pictures (JPEG, 128 px, two classes), trains the last layer of a frozen resnet18 without weights' meaning at 64 px
+Draws images (JPEG, 128 px, two classes), trains the last layer of a frozen resnet18 without weights' meaning at 64 px
 for two epochs by the template's own main(), and says for each size what an image costs: looking at it before the
 training, computing its features, an epoch of the head on it. Memory is the most that the main process had.
 """
@@ -85,7 +85,7 @@ def main() -> None:
     if options.one:
         return run_one(options.one)
     table = {}
-    print("pictures  looking  features  epoch of the head  whole run  memory     (ms a picture; MB)")
+    print("images    check    features  epoch of the head  whole run  memory     (ms an image; MB)")
     for n in options.sizes:
         with tempfile.TemporaryDirectory() as folder:
             draw(Path(folder), n)
