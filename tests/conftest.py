@@ -8,7 +8,9 @@ import pytest
 
 from preloaded import Preloaded
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # two tests run at a time, and torch would take all cores for each
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # two tests run at a time, and torch would take all cores for each
 
 
 @pytest.fixture(scope="session")
