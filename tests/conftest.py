@@ -8,9 +8,8 @@ import pytest
 
 from preloaded import Preloaded
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # two tests run at a time, and torch would take all cores for each
+# Two tests run at a time, and torch would take all cores for each.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

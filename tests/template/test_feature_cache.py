@@ -502,3 +502,20 @@ def test_a_label_that_changes_from_reading_to_reading_is_refused(train, monkeypa
     monkeypatch.setitem(DATASETS, "own", own)
     with pytest.raises(UserError, match="another label each time it is read"):
         train(model="small", dataset="own", epochs=2)
+
+
+def test_a_file_in_place_of_the_cache_is_one_line_and_leaves_no_run(train, project):
+    store = project.cache_dir / "features"
+    store.parent.mkdir(parents=True)
+    store.write_text("")
+    with pytest.raises(UserError, match="cache .*features.* cannot be made .*delete it"):
+        train(model="small")
+    assert not list(project.checkpoint_dir.iterdir())
+
+
+def test_a_folder_in_the_cache_is_ignored(train, project):
+    train(model="small", run_name="a")
+    for store in (project.cache_dir / "features").iterdir():
+        (store / "note.records").mkdir()
+        (store / "note.records" / "text").write_text("x" * 10_000)
+    train(model="small", run_name="b")
