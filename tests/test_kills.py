@@ -11,20 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from test_template import copy_of_template, wait_for_epoch
-
-QUICK = (
-    "--dataset",
-    "demo",
-    "--model",
-    "my_cnn",
-    "--image-size",
-    "32",
-    "--num-workers",
-    "0",
-    "--device",
-    "cpu",
-)
+from test_template import QUICK, copy_of_template, wait_for_epoch
 
 
 @pytest.mark.exhaustive

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from test_template import copy_of_template, run
+from test_template import QUICK, copy_of_template, run
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
@@ -26,19 +26,7 @@ document.title = JSON.stringify({
 def page(tmp_path_factory) -> Path:
     """The report of a short run, with a script added that writes into the title what is to be known."""
     project = copy_of_template(tmp_path_factory.mktemp("page") / "project")
-    words = (
-        "--dataset",
-        "demo",
-        "--model",
-        "my_cnn",
-        "--image-size",
-        "32",
-        "--epochs",
-        "2",
-        "--trackers",
-        "none",
-    )
-    run("main.py", *words, "--run-name", "a", cwd=project)
+    run("main.py", *QUICK, "--epochs", "2", "--trackers", "none", "--run-name", "a", cwd=project)
     report = project / "checkpoint" / "a" / "report.html"
     (report.parent / "probed.html").write_text(
         report.read_text(encoding="utf-8").replace("</body>", PROBE + "</body>")

@@ -23,6 +23,19 @@ needs_photographs = pytest.mark.skipif(
     not (SHARED / "data" / "daisy_roses").is_dir(), reason="needs real photographs and pretrained weights"
 )
 
+QUICK = [
+    "--dataset",
+    "demo",
+    "--model",
+    "my_cnn",
+    "--image-size",
+    "32",
+    "--num-workers",
+    "0",
+    "--device",
+    "cpu",
+]
+
 
 def copy_of_template(folder: Path) -> Path:
     """What `cp -r template folder` gives, without what runs may have left in it."""

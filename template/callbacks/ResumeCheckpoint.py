@@ -11,9 +11,9 @@ from poutyne import Callback, EarlyStopping, ReduceLROnPlateau, set_seeds
 from callbacks.BestCheckpoint import BestCheckpoint
 from callbacks.LRSchedule import LRSchedule
 from config import Config
+from core.environment import rank
 from core.errors import UserError, format_error
 from core.files import atomic_write, write_tensors
-from core.processes import rank
 from models import Classifier
 from Project import Run
 

@@ -27,8 +27,8 @@ from callbacks.SafeTracker import SafeTracker
 from callbacks.TensorBoardCallback import TensorBoardCallback
 from callbacks.WandbCallback import WandbCallback
 from config import Config
+from core.environment import rank, world_size
 from core.errors import lookup
-from core.processes import rank, world_size
 from evaluation.scoring import MODE, MONITOR
 from models import Classifier
 from Project import Run

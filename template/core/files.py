@@ -43,7 +43,9 @@ def write_tensors(state: Any, file: IO[bytes]) -> None:
     try:
         torch.save(state, file)
     except RuntimeError as error:
-        raise error.__context__ or error from None
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def write_json(path: Path, content: Any) -> None:

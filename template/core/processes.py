@@ -14,7 +14,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from core.environment import local_rank, rank, world_size  # noqa: F401 (rank is imported from here)
+from core.environment import local_rank, world_size
 from core.errors import UserError
 
 

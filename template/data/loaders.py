@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from core.environment import local_world_size
+from core.environment import local_world_size, rank, world_size
 from core.errors import UserError
-from core.processes import rank, world_size
 from core.rng import isolated_rng
 from data.image_dataset import read_item
 from data.image_io import needed_side

@@ -10,8 +10,8 @@ import torch
 from poutyne import Model
 
 from config import Config
+from core.environment import rank
 from core.files import atomic_write, write_json
-from core.processes import rank
 from core.run_folder import command, shorten
 from core.stopwatch import Stopwatch
 from core.task import load_task

@@ -153,6 +153,8 @@ def read_log(run: Run) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise UserError(f"{run.log} cannot be read ({format_error(error)})") from error
     complete = log.iloc[:, -1].notna()  # a killed run can leave an incomplete last row
+    if not complete.any():
+        raise UserError(f"{run.log} holds no epoch; finish the run with main.py --resume")
     return log[complete].astype(float)
 
 

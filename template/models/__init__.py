@@ -16,9 +16,10 @@ import torch
 import torchvision
 
 from config import Config
+from core.environment import rank
 from core.errors import UserError, format_error, lookup
 from core.files import read_json
-from core.processes import broadcast_parameters, local_main_first, rank
+from core.processes import broadcast_parameters, local_main_first
 from models.classifier import Classifier, Normalize, WeightsError, load_weights
 from models.MyCNN import MyCNN
 from models.pretrained import native_image_size, timm_model, torchvision_model

@@ -525,3 +525,10 @@ def test_an_incomplete_last_row_of_the_log_is_skipped(tmp_path):
     run.log.write_text("")
     with pytest.raises(UserError, match="cannot be read"):
         read_log(run)
+
+
+def test_a_log_without_a_complete_epoch_is_one_line(tmp_path):
+    run = Run(tmp_path)
+    run.log.write_text("epoch,loss,val_loss\n1,0.5,")
+    with pytest.raises(UserError, match="holds no epoch"):
+        read_log(run)
